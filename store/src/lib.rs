@@ -3,7 +3,9 @@
 pub mod command;
 pub mod files;
 mod outcome;
+pub mod record;
 mod revision;
 
 pub use outcome::{Fatal, Outcome, RangeResult, RecordBytes, Rejected, Response, TxnPart};
+pub use record::{Record, RecordHeader, RecordKind};
 pub use revision::{Position, Revision};
