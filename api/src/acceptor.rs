@@ -1,0 +1,1 @@
+//! Deals accepted sockets to the connection runtimes.

@@ -1,0 +1,1 @@
+//! Checks a request before anything is proposed or read.

@@ -1,0 +1,1 @@
+//! Between wire types and the store's.

@@ -1,0 +1,1 @@
+//! Requests that require a leader.

@@ -1,0 +1,18 @@
+//! Holdfast's client side: etcd's gRPC services, the HTTP endpoints, and the server that runs them.
+//!
+//! A library beside its own binary, so that tests can start a server within their process. Knows
+//! the wire; leaves replication to `holdfast-raft` and state to `holdfast-store`.
+
+pub mod acceptor;
+pub mod admit;
+pub mod cluster;
+pub mod convert;
+pub mod header;
+pub mod http;
+pub mod kv;
+pub mod leader;
+pub mod lease;
+pub mod maintenance;
+pub mod server;
+pub mod status;
+pub mod watch;

@@ -1,0 +1,1 @@
+//! Every gRPC status that a client can see, in one place.
