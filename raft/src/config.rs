@@ -1,0 +1,133 @@
+//! What a member is started with, and the seams by which a simulation replaces the world.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use holdfast_store::files::Files;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Whether a member founds its cluster or joins one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    /// `--initial-cluster-state=new`.
+    New,
+    /// `--initial-cluster-state=existing`.
+    Existing,
+}
+
+/// What a member is started with. Durations and sizes have been checked by the caller.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// `--name`.
+    pub name: String,
+    /// `--data-dir`, absolute.
+    pub data_directory: PathBuf,
+    /// `--listen-peer-urls`, resolved.
+    pub listen_peer: Vec<SocketAddr>,
+    /// `--initial-advertise-peer-urls`.
+    pub initial_advertise_peer_urls: Vec<String>,
+    /// `--initial-cluster`: names with their peer URLs.
+    pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// `--initial-cluster-state`.
+    pub initial_cluster_state: ClusterState,
+    /// `--initial-cluster-token`.
+    pub initial_cluster_token: String,
+    /// `--advertise-client-urls`.
+    pub advertise_client_urls: Vec<String>,
+    /// `--heartbeat-interval`.
+    pub heartbeat_interval: Duration,
+    /// `--election-timeout`, at least five heartbeats.
+    pub election_timeout: Duration,
+    /// `--snapshot-count`: a checkpoint is never taken after fewer entries.
+    pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`: entries kept below a checkpoint for slow followers.
+    pub snapshot_catchup_entries: u64,
+    /// `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// `--quota-backend-bytes`; none when it is off.
+    pub quota_bytes: Option<u64>,
+    /// `--unsafe-no-fsync`.
+    pub unsafe_no_fsync: bool,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
+    /// Memory for cached blocks.
+    pub block_cache_bytes: u64,
+}
+
+impl NodeConfig {
+    /// A configuration of etcd's defaults for a member called `name` that keeps its data in
+    /// `data_directory`; peers are still to be filled in.
+    pub fn new(name: impl Into<String>, data_directory: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            data_directory: data_directory.into(),
+            listen_peer: Vec::new(),
+            initial_advertise_peer_urls: Vec::new(),
+            initial_cluster: Vec::new(),
+            initial_cluster_state: ClusterState::New,
+            initial_cluster_token: "etcd-cluster".to_owned(),
+            advertise_client_urls: Vec::new(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            max_request_bytes: 3 << 19,
+            quota_bytes: Some(2 << 30),
+            unsafe_no_fsync: false,
+            pre_vote: true,
+            block_cache_bytes: 64 << 20,
+        }
+    }
+
+    /// How long a request may take: 5 s and two election timeouts.
+    pub fn request_timeout(&self) -> Duration {
+        crate::limits::REQUEST_TIMEOUT + 2 * self.election_timeout
+    }
+}
+
+/// How this member's own work is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// Threads for the WAL, for applying and for materialising.
+    Threads,
+    /// Everything as steps and tasks on the calling runtime, for a simulation.
+    Inline,
+}
+
+/// A byte stream to or from a peer.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection to or from a peer.
+pub type Connection = Box<dyn Io>;
+
+/// Opens connections to peers.
+pub trait Connect: Send + Sync {
+    /// Connects to the peer URL (`http://host:port`); the caller bounds the time.
+    fn connect(&self, url: String) -> BoxFuture<'static, io::Result<Connection>>;
+}
+
+/// Takes connections from peers.
+pub trait Listen: Send {
+    /// The next connection; cancelling loses none.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>>;
+}
+
+/// The world around a member.
+pub struct Seams {
+    /// The file system.
+    pub files: Arc<dyn Files>,
+    /// Where randomness comes from; the system when there is none.
+    pub seed: Option<u64>,
+    /// Threads or steps.
+    pub workers: Workers,
+    /// The way to peers.
+    pub connector: Arc<dyn Connect>,
+    /// The way from peers; none to bind [`NodeConfig::listen_peer`].
+    pub listener: Option<Box<dyn Listen>>,
+}

@@ -1,0 +1,119 @@
+//! What can go wrong, one sentence each. `api` owns the texts clients see.
+
+use holdfast_store::Fatal;
+
+/// Why a member did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process uses the data directory.
+    #[error("data directory in use: {0}")]
+    DirectoryInUse(String),
+    /// The directory was made by etcd.
+    #[error(
+        "{0} was written by etcd: take a snapshot with `etcdctl snapshot save` and restore it into \
+         an empty directory"
+    )]
+    WrittenByEtcd(String),
+    /// The directory belongs to another member or cluster than the flags describe.
+    #[error("{directory} belongs to member {found}, but the flags make this member {expected}")]
+    WrongMember {
+        /// The directory.
+        directory: String,
+        /// Member and cluster it was made for.
+        found: String,
+        /// Member and cluster of the flags.
+        expected: String,
+    },
+    /// The directory's format is newer than this program.
+    #[error("{directory} has format {found}, and this program knows none above {known}")]
+    NewerFormat {
+        /// The directory.
+        directory: String,
+        /// Its format.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// The log holds entries of a semantics level that this program cannot apply.
+    #[error("the log has semantics level {found}, and this program knows none above {known}")]
+    NewerLevel {
+        /// The level found.
+        found: u32,
+        /// The highest that is known.
+        known: u32,
+    },
+    /// The cluster knows this member by another data directory.
+    #[error("member {0:x} has already been bootstrapped")]
+    AlreadyBootstrapped(u64),
+    /// The member was removed from its cluster.
+    #[error("the member has been permanently removed from the cluster")]
+    Removed(u64),
+    /// The flags contradict each other.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// The data directory, or a socket.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The state or the log cannot be used.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// Why a proposal has no outcome. Those that may nevertheless take effect say so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Turned away before anything happened: too much is waiting already.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// Turned away: larger than `--max-request-bytes`.
+    #[error("request is too large")]
+    TooLarge,
+    /// It may or may not take effect.
+    #[error("request timed out")]
+    TimedOut,
+    /// It may or may not take effect; a leader was lost while it waited.
+    #[error("request timed out, possibly due to previous leader failure")]
+    TimedOutLeaderLost,
+    /// It may or may not take effect; the leader or the quorum could not be reached.
+    #[error("request timed out, possibly due to connection lost")]
+    TimedOutConnectionLost,
+    /// The member is stopping; it may or may not take effect.
+    #[error("server stopped")]
+    Stopped,
+}
+
+/// Why reads cannot be made linearizable now. Nothing depends on it: reads change nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadBarrierError {
+    /// No leader confirmed itself in time.
+    #[error("request timed out")]
+    TimedOut,
+    /// The leader changed while the barrier was under way.
+    #[error("leader changed")]
+    LeaderChanged,
+    /// The member is stopping.
+    #[error("server stopped")]
+    Stopped,
+}
+
+/// Why the leader's lease clock did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// No leader answered in time.
+    #[error("request timed out")]
+    TimedOut,
+    /// There is no leader to ask.
+    #[error("no leader")]
+    NoLeader,
+    /// Too many questions are waiting.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// The member is stopping.
+    #[error("server stopped")]
+    Stopped,
+}

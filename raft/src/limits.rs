@@ -1,0 +1,16 @@
+//! Every bound of this crate, in one place.
+
+use std::time::Duration;
+
+/// Bytes of proposals in one log entry, unless a single proposal is larger.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// Proposals in one log entry.
+pub const ENTRY_PROPOSALS_MAX: usize = 4096;
+/// Bytes of proposals that wait on a member to be proposed or forwarded.
+pub const PROPOSAL_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Entries that may be committed and not yet applied before proposals are turned away.
+pub const BACKLOG_ENTRIES_MAX: u64 = 5000;
+/// The part of a request's deadline that does not depend on the election timeout.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(ENTRY_BYTES_MAX < PROPOSAL_QUEUE_BYTES_MAX);
