@@ -10,6 +10,8 @@ pub const ENTRY_PROPOSALS_MAX: usize = 4096;
 pub const PROPOSAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Entries that may be committed and not yet applied before proposals are turned away.
 pub const BACKLOG_ENTRIES_MAX: u64 = 5000;
+/// Questions to the lease clock that wait at one port.
+pub const LEASE_QUESTIONS_MAX: usize = 100_000;
 /// The part of a request's deadline that does not depend on the election timeout.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 

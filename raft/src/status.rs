@@ -1,0 +1,242 @@
+//! What a member believes about its cluster, in atomics that every thread may read.
+//!
+//! openraft names the leader of the last vote for as long as no newer vote arrives. Here a leader is
+//! believed in only while it is heard: a follower hears appends, a leader hears a quorum's answers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::ProposeError;
+
+/// What a member believes about its cluster at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The current term.
+    pub term: u64,
+    /// The leader, as long as it is heard.
+    pub leader: Option<u64>,
+    /// Whether this member is that leader.
+    pub is_leader: bool,
+    /// Whether this member is a learner, or no member at all.
+    pub is_learner: bool,
+    /// The index of the last entry in the log.
+    pub last_index: u64,
+    /// The index of the last entry known to be committed.
+    pub committed_index: u64,
+    /// The index of the last entry applied and published.
+    pub applied_index: u64,
+}
+
+/// Who leads, and since which change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    pub(crate) term: u64,
+    /// By the vote, heard or not.
+    pub(crate) leader: Option<u64>,
+}
+
+pub(crate) struct StatusCell {
+    member: u64,
+    election_timeout: Duration,
+    origin: Instant,
+    term: AtomicU64,
+    leader_heard: AtomicU64,
+    elected_ms: AtomicU64,
+    heard_ms: AtomicU64,
+    last_index: AtomicU64,
+    committed_index: AtomicU64,
+    applied_index: AtomicU64,
+    learner: AtomicBool,
+    leadership: watch::Sender<Leadership>,
+    leaderless: watch::Sender<bool>,
+}
+
+/// In place of a member id: nobody.
+const NOBODY: u64 = 0;
+
+/// What the observer saw of openraft.
+pub(crate) struct Observation {
+    pub(crate) leadership: Leadership,
+    pub(crate) learner: bool,
+    pub(crate) last_index: u64,
+    pub(crate) committed_index: u64,
+    /// Of a leader: how long ago a quorum has answered.
+    pub(crate) quorum_silent: Option<Duration>,
+}
+
+impl StatusCell {
+    pub(crate) fn new(member: u64, election_timeout: Duration) -> Self {
+        Self {
+            member,
+            election_timeout,
+            origin: Instant::now(),
+            term: AtomicU64::new(0),
+            leader_heard: AtomicU64::new(NOBODY),
+            elected_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            last_index: AtomicU64::new(0),
+            committed_index: AtomicU64::new(0),
+            applied_index: AtomicU64::new(0),
+            learner: AtomicBool::new(false),
+            leadership: watch::Sender::new(Leadership::default()),
+            leaderless: watch::Sender::new(true),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Status {
+        let leader = self.leader();
+        Status {
+            term: self.term(),
+            leader,
+            is_leader: leader == Some(self.member),
+            is_learner: self.learner.load(Ordering::Acquire),
+            last_index: self.last_index.load(Ordering::Acquire),
+            committed_index: self.committed_index.load(Ordering::Acquire),
+            applied_index: self.applied_index.load(Ordering::Acquire),
+        }
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    /// The leader, as long as it is heard.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        let leader = self.leader_heard.load(Ordering::Acquire);
+        (leader != NOBODY).then_some(leader)
+    }
+
+    /// Who leads by the vote, with every change of it.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    /// True once there has been no leader for three election timeouts.
+    pub(crate) fn leaderless(&self) -> watch::Receiver<bool> {
+        self.leaderless.subscribe()
+    }
+
+    /// Entries committed and not yet applied.
+    pub(crate) fn backlog(&self) -> u64 {
+        let applied = self.applied_index.load(Ordering::Acquire);
+        self.committed_index.load(Ordering::Acquire).saturating_sub(applied)
+    }
+
+    /// The index of the last entry applied and published.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied_index.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_applied(&self, index: u64) {
+        self.applied_index.fetch_max(index, Ordering::AcqRel);
+    }
+
+    /// A leader of the present term has spoken.
+    pub(crate) fn heard_leader(&self) {
+        self.heard_ms.store(self.now_ms(), Ordering::Release);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64
+    }
+
+    /// Takes over what the observer saw.
+    pub(crate) fn observe(&self, seen: &Observation) {
+        self.last_index.store(seen.last_index, Ordering::Release);
+        self.committed_index.fetch_max(seen.committed_index, Ordering::AcqRel);
+        self.learner.store(seen.learner, Ordering::Release);
+        self.term.store(seen.leadership.term, Ordering::Release);
+        let changed = self.leadership.send_if_modified(|known| {
+            let changed = *known != seen.leadership;
+            *known = seen.leadership;
+            changed
+        });
+        let now = self.now_ms();
+        if changed && seen.leadership.leader.is_some() {
+            self.elected_ms.store(now, Ordering::Release);
+            self.heard_ms.store(now, Ordering::Release);
+        }
+        let silent = match seen.quorum_silent {
+            Some(silent) => silent,
+            None => Duration::from_millis(now - self.heard_ms.load(Ordering::Acquire).min(now)),
+        };
+        let heard = seen.leadership.leader.filter(|_| silent < self.election_timeout);
+        self.leader_heard.store(heard.unwrap_or(NOBODY), Ordering::Release);
+        let leaderless = match seen.leadership.leader {
+            Some(_) => silent >= 3 * self.election_timeout,
+            None => now - self.heard_ms.load(Ordering::Acquire).min(now) >= self.leaderless_ms(),
+        };
+        self.leaderless.send_if_modified(|known| {
+            let changed = *known != leaderless;
+            *known = leaderless;
+            changed
+        });
+    }
+
+    fn leaderless_ms(&self) -> u64 {
+        3 * self.election_timeout.as_millis() as u64
+    }
+
+    /// Why a proposal made at `since` has found no outcome, as far as this member can tell.
+    pub(crate) fn explain_timeout(&self, since: Instant) -> ProposeError {
+        let elected = self.origin + Duration::from_millis(self.elected_ms.load(Ordering::Acquire));
+        let lost = elected.checked_sub(2 * self.election_timeout).unwrap_or(self.origin);
+        if since > lost && since < elected {
+            ProposeError::TimedOutLeaderLost
+        } else if self.leader().is_none() {
+            ProposeError::TimedOutConnectionLost
+        } else {
+            ProposeError::TimedOut
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    fn following(leader: Option<u64>, term: u64) -> Observation {
+        Observation {
+            leadership: Leadership { term, leader },
+            learner: false,
+            last_index: 0,
+            committed_index: 0,
+            quorum_silent: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_falls_silent_is_no_leader() {
+        let status = StatusCell::new(1, TIMEOUT);
+        status.observe(&following(Some(2), 1));
+        assert_eq!(status.leader(), Some(2));
+        tokio::time::advance(TIMEOUT).await;
+        status.observe(&following(Some(2), 1));
+        assert_eq!(status.leader(), None);
+        assert!(!*status.leaderless().borrow());
+        tokio::time::advance(2 * TIMEOUT).await;
+        status.observe(&following(Some(2), 1));
+        assert!(*status.leaderless().borrow());
+        status.heard_leader();
+        status.observe(&following(Some(2), 1));
+        assert_eq!(status.leader(), Some(2));
+        assert!(!*status.leaderless().borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_around_an_election_names_the_lost_leader() {
+        let status = StatusCell::new(1, TIMEOUT);
+        tokio::time::advance(10 * TIMEOUT).await;
+        let since = Instant::now();
+        assert_eq!(status.explain_timeout(since), ProposeError::TimedOutConnectionLost);
+        tokio::time::advance(TIMEOUT).await;
+        status.observe(&following(Some(2), 2));
+        assert_eq!(status.explain_timeout(since), ProposeError::TimedOutLeaderLost);
+        assert_eq!(status.explain_timeout(Instant::now()), ProposeError::TimedOut);
+    }
+}
