@@ -1,0 +1,163 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Options say how a cluster is started; the zero value is one member with the
+// server's defaults.
+type Options struct {
+	Members int
+	NoFsync bool
+	Args    []string
+}
+
+// Cluster is a set of members on loopback that share one token.
+type Cluster struct {
+	Server  Server
+	Members []*Member
+
+	directory string
+}
+
+// Start starts a cluster for a test, which stops it, checks how it stopped and
+// prints the logs if the test failed.
+func Start(t testing.TB, server Server, options Options) *Cluster {
+	t.Helper()
+	c, err := Launch(server, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := c.Stop()
+		if t.Failed() {
+			for _, member := range c.Members {
+				t.Logf("%s", member.LogTail())
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		c.remove()
+	})
+	return c
+}
+
+// Launch is Start for callers that stop the cluster themselves, with Close.
+func Launch(server Server, options Options) (*Cluster, error) {
+	c, err := prepare(server, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.startAll(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func prepare(server Server, options Options) (*Cluster, error) {
+	directory, err := os.MkdirTemp("", "clients-"+server.Name+"-")
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Server: server, directory: directory}
+	for i := range max(options.Members, 1) {
+		member := &Member{Name: fmt.Sprintf("m%d", i+1), server: server}
+		if member.ClientPort, err = freePort(); err != nil {
+			return nil, err
+		}
+		if member.PeerPort, err = freePort(); err != nil {
+			return nil, err
+		}
+		member.DataDir = filepath.Join(directory, member.Name)
+		member.logPath = filepath.Join(directory, member.Name+".log")
+		c.Members = append(c.Members, member)
+	}
+	for _, member := range c.Members {
+		member.args = c.arguments(member, options)
+	}
+	return c, nil
+}
+
+func (c *Cluster) arguments(member *Member, options Options) []string {
+	var peers []string
+	for _, peer := range c.Members {
+		peers = append(peers, peer.Name+"="+peer.PeerURL())
+	}
+	args := []string{
+		"--name=" + member.Name,
+		"--data-dir=" + member.DataDir,
+		"--listen-client-urls=" + member.ClientURL(),
+		"--advertise-client-urls=" + member.ClientURL(),
+		"--listen-peer-urls=" + member.PeerURL(),
+		"--initial-advertise-peer-urls=" + member.PeerURL(),
+		"--initial-cluster=" + strings.Join(peers, ","),
+		"--initial-cluster-state=new",
+		"--initial-cluster-token=" + filepath.Base(c.directory),
+	}
+	if options.NoFsync {
+		args = append(args, "--unsafe-no-fsync")
+	}
+	return append(args, options.Args...)
+}
+
+// startAll spawns every member before it waits for any: a member is ready only
+// when a majority is there.
+func (c *Cluster) startAll() error {
+	for _, member := range c.Members {
+		if err := member.Spawn(); err != nil {
+			return err
+		}
+	}
+	for _, member := range c.Members {
+		if err := member.WaitReady(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Endpoints are the client addresses of all members.
+func (c *Cluster) Endpoints() []string {
+	var endpoints []string
+	for _, member := range c.Members {
+		endpoints = append(endpoints, member.Endpoint())
+	}
+	return endpoints
+}
+
+// Stop stops every running member with SIGTERM; a member that a test killed or
+// stopped is left alone, one that ended by itself is an error.
+func (c *Cluster) Stop() error {
+	var problems []error
+	for _, member := range c.Members {
+		if member.process != nil {
+			problems = append(problems, member.Stop())
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// Close kills what still runs and removes the data.
+func (c *Cluster) Close() {
+	for _, member := range c.Members {
+		if member.Running() {
+			_ = member.Kill()
+		}
+	}
+	c.remove()
+}
+
+func (c *Cluster) remove() {
+	for _, member := range c.Members {
+		releasePort(member.ClientPort)
+		releasePort(member.PeerPort)
+	}
+	_ = os.RemoveAll(c.directory)
+}
