@@ -2,14 +2,16 @@
 //!
 //! Promises nothing about durability beyond what each method says: a write is durable only after
 //! `sync_data` on its file, a new name only after `sync_directory` on its folder. Real files are
-//! in `real.rs`; the simulated ones live with the simulation.
+//! in `real.rs`, crashable ones in memory in `memory.rs`.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub mod memory;
 mod real;
 
+pub use memory::MemoryFiles;
 pub use real::RealFiles;
 
 /// An open file. Reads and writes name their offset; there is no cursor.

@@ -1,18 +1,31 @@
 //! The MVCC engine: what etcd calls the key-value store, its leases and its watches.
 
+mod backend;
+#[allow(dead_code, unused_imports)]
+mod blocks;
+#[allow(dead_code, unused_imports)]
+mod cache;
 pub mod command;
 pub mod files;
+#[allow(dead_code, unused_imports)]
+mod frame;
 #[allow(dead_code)]
 mod lease;
+mod options;
 mod outcome;
 mod reader;
 pub mod record;
+#[allow(dead_code, unused_imports)]
+mod records;
 mod revision;
 mod state;
 
+pub use backend::{Backend, BackendError, Each};
 pub use lease::{LeaseEvent, LeaseInfo};
+pub use options::{BackendKind, BackendMaker, Options, Plants};
 pub use outcome::{Fatal, Outcome, RangeResult, RecordBytes, Rejected, Response, TxnPart};
 pub use reader::{Effort, HashKv, RangeStream, ReadError, Reader, Sizes};
 pub use record::{Record, RecordHeader, RecordKind};
+pub use records::Records;
 pub use revision::{Position, Revision};
 pub use state::{Context, State};
