@@ -27,6 +27,9 @@ pub struct Args {
     /// Leader kills of a `failover` run.
     #[arg(long, default_value_t = 20)]
     pub kills: usize,
+    /// Print the failover figures without judging them (for another server than holdfast).
+    #[arg(long)]
+    pub compare_only: bool,
     /// `--snapshot-count` of every member; small makes members come back by checkpoint.
     #[arg(long, default_value_t = 10_000)]
     pub snapshot_count: u64,
