@@ -4,6 +4,12 @@
 //! implementation promises little: what [`Backend::flush`] returned for is there after a restart,
 //! or the map is damaged, and both are noticed by whoever uses it.
 
+pub(crate) mod directory;
+mod memory;
+mod sled;
+
+pub use memory::MemoryBackend;
+
 /// An ordered map from bytes to bytes, on disk or not.
 pub trait Backend: Send {
     /// The value of `key`.

@@ -92,7 +92,7 @@ impl Block {
         if start == self.slots.count() {
             return Ok(Vec::new());
         }
-        let (headers, _) = self.place.read_directory()?;
+        let headers = self.place.read_directory()?;
         let marks = self.marks();
         let live = headers.into_iter().enumerate().take(self.slots.count()).skip(start);
         Ok(live.filter(|(slot, _)| !marks.is_dead(*slot)).map(|(_, header)| header).collect())

@@ -6,11 +6,19 @@ mod blocks;
 #[allow(dead_code, unused_imports)]
 mod cache;
 pub mod command;
+#[allow(dead_code)]
+mod disk;
 pub mod files;
 #[allow(dead_code, unused_imports)]
 mod frame;
 #[allow(dead_code)]
 mod lease;
+mod load;
+#[allow(dead_code)]
+mod maintain;
+mod manifest;
+#[allow(dead_code)]
+mod open;
 mod options;
 mod outcome;
 mod reader;
@@ -20,8 +28,12 @@ mod records;
 mod revision;
 mod state;
 
-pub use backend::{Backend, BackendError, Each};
+pub use backend::{Backend, BackendError, Each, MemoryBackend};
 pub use lease::{LeaseEvent, LeaseInfo};
+pub use load::Restore;
+pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};
+pub use manifest::{Frozen, ManifestInfo};
+pub use open::OpenError;
 pub use options::{BackendKind, BackendMaker, Options, Plants};
 pub use outcome::{Fatal, Outcome, RangeResult, RecordBytes, Rejected, Response, TxnPart};
 pub use reader::{Effort, HashKv, RangeStream, ReadError, Reader, Sizes};

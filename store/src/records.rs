@@ -18,7 +18,7 @@ use crate::{Fatal, Position, Record, RecordHeader, Revision};
 
 mod tail;
 
-pub(crate) use tail::Tail;
+pub(crate) use tail::{Tail, TailRecord};
 
 /// A shared handle on all records; cheap to clone.
 #[derive(Clone)]

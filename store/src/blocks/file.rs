@@ -229,9 +229,14 @@ impl Place {
         self.checked(format::decode_body(&header, body))
     }
 
-    /// Reads and checks the header and the key directory; the second value is the directory as it
-    /// is stored.
-    pub(crate) fn read_directory(&self) -> Result<(Vec<RecordHeader>, StoredDirectory), Fatal> {
+    /// Reads and checks the header and the key directory.
+    pub(crate) fn read_directory(&self) -> Result<Vec<RecordHeader>, Fatal> {
+        let stored = self.read_stored_directory()?;
+        self.checked(stored.decode())
+    }
+
+    /// Reads and checks the header and the key directory, and leaves the directory as it is stored.
+    pub(crate) fn read_stored_directory(&self) -> Result<StoredDirectory, Fatal> {
         let guess = (self.length as usize).min(4 << 10);
         let mut bytes = self.read(guess)?;
         let (header, end) = self.checked(self.header(&bytes))?;
@@ -242,9 +247,11 @@ impl Place {
         if needed > bytes.len() {
             bytes = self.read(needed)?;
         }
-        let stored = &bytes[end..needed];
-        let headers = self.checked(format::decode_directory(&header, stored))?;
-        Ok((headers, StoredDirectory { header, bytes: stored.to_vec() }))
+        let stored = bytes[end..needed].to_vec();
+        if crc32c::crc32c(&stored) != header.directory.checksum {
+            return Err(self.file.damaged(self.offset, "its key directory does not match"));
+        }
+        Ok(StoredDirectory { header, bytes: stored })
     }
 
     fn header(&self, bytes: &[u8]) -> Result<(BlockHeader, usize), BlockError> {
@@ -282,6 +289,13 @@ impl Place {
 pub(crate) struct StoredDirectory {
     pub(crate) header: BlockHeader,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl StoredDirectory {
+    /// The records' headers.
+    pub(crate) fn decode(&self) -> Result<Vec<RecordHeader>, BlockError> {
+        format::decode_directory(&self.header, &self.bytes)
+    }
 }
 
 /// The shortest possible block; anything shorter in a manifest is nonsense.

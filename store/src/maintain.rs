@@ -1,0 +1,143 @@
+//! The store's housekeeping, in bounded steps: blocks out of the tail, manifests, compaction.
+//!
+//! Nothing here runs by itself; a thread in production, and the simulator otherwise, calls
+//! [`Maintainer::step`] as long as there is something to do. One step does at most 1 MiB of block
+//! writing, 1,000 revisions of compaction, one rewritten run of blocks and one file's removal.
+//! Nothing becomes durable that the log has not flushed. A full disk pauses; any other error of
+//! the disk ends the process.
+
+use std::sync::Arc;
+
+use crate::backend::directory::BlockDirectory;
+use crate::blocks::BlockFile;
+use crate::blocks::writer::{BlockWriter, WriteError};
+use crate::disk::Disk;
+use crate::{Fatal, ManifestInfo, Position, Revision};
+
+mod checkpoint;
+mod rewrite;
+mod seal;
+
+pub use checkpoint::Taken;
+
+/// How many revisions of compaction one step does at most.
+pub const SWEEP_MAX: usize = 1000;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worked {
+    /// Something; there may be more to do.
+    Something,
+    /// Nothing: call again when something has changed.
+    Nothing,
+    /// Nothing, since the disk is full: call again later.
+    Paused,
+}
+
+/// Finds, in bounded steps, the records that compaction makes superfluous.
+pub trait Sweep: Send {
+    /// Looks at no more than `max` revisions.
+    fn step(&mut self, max: usize) -> Swept;
+    /// All records of the compaction that [`Swept::finished`] named have been given up.
+    fn forgotten(&mut self, _compacted: i64) {}
+}
+
+/// What [`Sweep::step`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// The compacted revision that this is the work of.
+    pub compacted: i64,
+    /// Records that nobody will ask for again.
+    pub dead: Vec<Revision>,
+    /// The compacted revision, when this was the last of its records.
+    pub finished: Option<i64>,
+}
+
+/// Does the housekeeping; owned by one thread.
+pub struct Maintainer {
+    disk: Arc<Disk>,
+    writer: BlockWriter,
+    directory: BlockDirectory,
+    sweeper: Box<dyn Sweep>,
+    /// The newest compaction of which records have been given up.
+    swept: i64,
+    /// Block files begun since their folder was fsynced last.
+    unnamed: bool,
+    rewrite: rewrite::Search,
+}
+
+impl Maintainer {
+    pub(crate) fn new(
+        disk: Arc<Disk>,
+        writer: BlockWriter,
+        directory: BlockDirectory,
+        sweeper: Box<dyn Sweep>,
+    ) -> Self {
+        let rewrite = rewrite::Search::default();
+        Self { disk, writer, directory, sweeper, swept: i64::MIN, unnamed: true, rewrite }
+    }
+
+    /// Does some of everything there is to do. `flushed` is the index up to which the log is
+    /// durable.
+    pub fn step(&mut self, flushed: u64) -> Result<Worked, Fatal> {
+        let mut worked = self.sweep();
+        for task in [Self::seal_some, Self::rewrite_some] {
+            match task(self, flushed) {
+                Ok(more) => worked |= more,
+                Err(WriteError::NoSpace) if worked => return Ok(Worked::Something),
+                Err(WriteError::NoSpace) => return Ok(Worked::Paused),
+                Err(WriteError::Fatal(fatal)) => return Err(fatal),
+            }
+        }
+        worked |= self.remove_one_file()?;
+        Ok(if worked { Worked::Something } else { Worked::Nothing })
+    }
+
+    /// The verified manifests, oldest first.
+    pub fn manifests(&self) -> Vec<ManifestInfo> {
+        self.disk.manifests().iter().map(|kept| kept.info.clone()).collect()
+    }
+
+    fn sweep(&mut self) -> bool {
+        let swept = self.sweeper.step(SWEEP_MAX);
+        if swept.dead.is_empty() && swept.finished.is_none() {
+            return false;
+        }
+        if !swept.dead.is_empty() {
+            self.swept = self.swept.max(swept.compacted);
+            self.disk.records.forget(&swept.dead);
+            self.rewrite.begin();
+        }
+        if let Some(compacted) = swept.finished {
+            self.sweeper.forgotten(compacted);
+        }
+        true
+    }
+
+    /// Removes one file that nothing refers to: no block, no kept manifest, no export, no reader.
+    fn remove_one_file(&mut self) -> Result<bool, Fatal> {
+        let mut registry = self.disk.records.shared.registry();
+        // Every way to a file leads through this registry or through someone who holds it, so a
+        // count of one cannot rise while the registry is locked.
+        let unused = |file: &&Arc<BlockFile>| {
+            Arc::strong_count(file) == 1 && !self.writer.is_current(file.id)
+        };
+        let Some(id) = registry.values().find(unused).map(|file| file.id) else {
+            return Ok(false);
+        };
+        let file = registry.remove(&id).expect("it was found a moment ago");
+        drop(registry);
+        assert_eq!(file.kept(), 0, "a file in use is held by its blocks");
+        match self.disk.options.files.remove(&file.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Fatal::new(format_args!("cannot remove {}: {error}", file.path.display())))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether the log is durable up to `position`, or a test asks not to know.
+    fn is_flushed(&self, position: Position, flushed: u64) -> bool {
+        self.disk.options.plants.skip_flushed_comparison || position.index <= flushed
+    }
+}
