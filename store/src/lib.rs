@@ -27,6 +27,7 @@ pub mod record;
 mod records;
 mod revision;
 mod state;
+pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend};
 pub use lease::{LeaseEvent, LeaseInfo};
@@ -41,3 +42,4 @@ pub use record::{Record, RecordHeader, RecordKind};
 pub use records::Records;
 pub use revision::{Position, Revision};
 pub use state::{Context, State};
+pub use watch::{WatchHub, WatchStream};
