@@ -5,14 +5,22 @@
 
 pub mod acceptor;
 pub mod admit;
+pub mod args;
 pub mod cluster;
+pub mod config;
 pub mod convert;
+pub mod dev;
 pub mod header;
 pub mod http;
 pub mod kv;
 pub mod leader;
 pub mod lease;
+pub mod logging;
 pub mod maintenance;
+pub mod program;
 pub mod server;
+pub mod signals;
 pub mod status;
+pub mod systemd;
+pub mod version;
 pub mod watch;

@@ -1,0 +1,285 @@
+//! One row for every flag: name, kind, default, effect, help.
+//!
+//! Names and defaults are etcd's, from its 3.5 to its 3.7 line, so that manifests written for any
+//! of them start this server. A flag that cannot be honoured is either harmless to ignore (one
+//! warning) or refused. How rows are read is `args.rs`.
+
+/// One flag.
+#[derive(Debug)]
+pub struct Flag {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// How its value is written.
+    pub kind: Kind,
+    /// Its value when nobody gives one.
+    pub default: &'static str,
+    /// What giving it does.
+    pub effect: Effect,
+    /// One sentence for the help; empty to leave the flag out of it.
+    pub help: &'static str,
+    /// The heading it stands under in the help.
+    pub group: &'static str,
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`; the bare flag means `true`.
+    Bool,
+    /// A whole number that may be negative.
+    Int,
+    /// A whole number.
+    Uint,
+    /// A whole number below 2^32.
+    Uint32,
+    /// Go's notation for a duration.
+    Duration,
+    /// Anything.
+    Text,
+    /// URLs, comma-separated, at least one.
+    Urls,
+    /// URLs, comma-separated, or nothing.
+    OptionalUrls,
+    /// `name=url,name=url`, or nothing.
+    Cluster,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// `gate=true,gate=false`.
+    Gates,
+    /// A flag of the past: its value does not matter and may be absent.
+    Ignored,
+}
+
+/// What giving a flag does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// What its help says.
+    Works,
+    /// The same as another flag.
+    Alias(&'static str),
+    /// Nothing, and why; a value other than the default is warned about.
+    None(&'static str),
+    /// Nothing, in etcd as here; always warned about.
+    Removed,
+    /// A value other than the default stops the program: ignoring it would be unsafe.
+    Refused(&'static str),
+}
+
+/// The row of a flag.
+pub fn find(flags: &'static [Flag], name: &str) -> Option<&'static Flag> {
+    flags.iter().find(|flag| flag.name == name)
+}
+
+use Effect::{Alias, None, Refused, Removed, Works};
+use Kind::{
+    Bool, Cluster, Duration, Gates, Ignored, Int, OneOf, OptionalUrls, Text, Uint, Uint32, Urls,
+};
+
+const NOT_BUILT: &str = "it is not built yet";
+const NO_NEED: &str = "there is nothing to set in this server";
+const ONE_FOLDER: &str = "the log lies in the data directory, and cannot lie elsewhere yet";
+const ALWAYS_REUSED: &str = "listeners always set SO_REUSEADDR";
+const NO_GATEWAY: &str = "the JSON gateway is not built yet";
+const NO_DISCOVERY: &str = "discovery is not built yet, give --initial-cluster";
+const NO_AUTO_COMPACTION: &str =
+    "compacting by itself is not built yet, history grows until a client compacts it";
+const NO_V2: &str = "the v2 API does not exist in this server";
+const NO_PROXY: &str = "the v2 proxy does not exist in this server";
+const TLS: &str = "TLS is not built yet, connections are plain text";
+const AUTH: &str = "users and roles are not built yet";
+
+const fn row(
+    group: &'static str,
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    effect: Effect,
+    help: &'static str,
+) -> Flag {
+    Flag { name, kind, default, effect, help, group }
+}
+
+/// The flags of `holdfast dev`.
+pub const DEVELOPMENT: &[Flag] = &[
+    row("", "members", Uint32, "3", Works, "Members of the cluster."),
+    row("", "data-dir", Text, "holdfast-dev", Works, "Folder that holds the members' data."),
+    row("", "base-port", Uint32, "2379", Works, "First port; a member takes two."),
+];
+
+/// The flags of the server.
+#[rustfmt::skip] // one line a flag, as a table is read
+pub const SERVER: &[Flag] = &[
+    row("Member", "name", Text, "default", Works, "Human-readable name of this member."),
+    row("Member", "data-dir", Text, "", Works, "Folder that holds everything this member keeps (default ${name}.etcd)."),
+    row("Member", "wal-dir", Text, "", Refused(ONE_FOLDER), "Folder of the write-ahead log, when apart from the data."),
+    row("Member", "snapshot-count", Uint, "10000", Works, "Entries between two checkpoints, at least."),
+    row("Member", "snapshot-catchup-entries", Uint, "5000", Works, "Entries kept behind a checkpoint for slow members."),
+    row("Member", "heartbeat-interval", Uint, "100", Works, "Milliseconds between a leader's heartbeats."),
+    row("Member", "election-timeout", Uint, "1000", Works, "Milliseconds without a heartbeat until an election; at least 5 heartbeats."),
+    row("Member", "initial-election-tick-advance", Bool, "true", None(NO_NEED), "Shorten the first election timeout."),
+    row("Member", "listen-peer-urls", Urls, "http://localhost:2380", Works, "URLs to listen on for other members."),
+    row("Member", "listen-client-urls", Urls, "http://localhost:2379", Works, "URLs to listen on for clients, gRPC and HTTP."),
+    row("Member", "listen-client-http-urls", OptionalUrls, "", Refused(NOT_BUILT), "Separate URLs for HTTP clients."),
+    row("Member", "max-snapshots", Uint, "5", None(NO_NEED), "Snapshot files to keep."),
+    row("Member", "max-wals", Uint, "5", None(NO_NEED), "Log files to keep."),
+    row("Member", "memory-mlock", Bool, "false", None(NOT_BUILT), "Keep all pages in memory."),
+    row("Member", "quota-backend-bytes", Int, "0", Works, "Bytes the data may take: 0 means 2 GiB, a negative number no limit."),
+    row("Member", "block-cache-bytes", Uint, "67108864", Works, "Bytes of values kept in memory (Holdfast only)."),
+    row("Member", "backend-bbolt-freelist-type", OneOf(&["map", "array"]), "map", None(NO_NEED), "Kind of free list."),
+    row("Member", "backend-batch-interval", Duration, "0s", None(NO_NEED), "Longest time between backend commits."),
+    row("Member", "backend-batch-limit", Int, "0", None(NO_NEED), "Operations between backend commits."),
+    row("Member", "max-txn-ops", Uint32, "128", Works, "Operations permitted in a transaction."),
+    row("Member", "max-request-bytes", Uint32, "1572864", Works, "Bytes permitted in a request."),
+    row("Member", "max-concurrent-streams", Uint32, "4294967295", Works, "Streams permitted on a client connection."),
+    row("Member", "grpc-keepalive-min-time", Duration, "5s", None(NOT_BUILT), "Shortest interval at which a client may ping."),
+    row("Member", "grpc-keepalive-interval", Duration, "2h0m0s", Works, "Interval of pings to clients; 0 turns them off."),
+    row("Member", "grpc-keepalive-timeout", Duration, "20s", Works, "Wait for the answer to a ping; 0 turns pings off."),
+    row("Member", "socket-reuse-port", Bool, "false", None(NOT_BUILT), "Listen with SO_REUSEPORT."),
+    row("Member", "socket-reuse-address", Bool, "false", None(ALWAYS_REUSED), "Listen with SO_REUSEADDR."),
+    row("Member", "enable-grpc-gateway", Bool, "true", None(NO_GATEWAY), "Serve the JSON gateway."),
+    row("Member", "raft-read-timeout", Duration, "5s", None(NO_NEED), "Read timeout between members."),
+    row("Member", "raft-write-timeout", Duration, "5s", None(NO_NEED), "Write timeout between members."),
+    row("Member", "feature-gates", Gates, "", None(NOT_BUILT), "Feature gates, name=true|false."),
+
+    row("Clustering", "initial-advertise-peer-urls", Urls, "http://localhost:2380", Works, "This member's peer URLs, as the others reach them."),
+    row("Clustering", "initial-cluster", Cluster, "", Works, "Members to begin with: name=url,name=url (default: this one alone)."),
+    row("Clustering", "initial-cluster-state", OneOf(&["new", "existing"]), "new", Works, "Whether the cluster begins now or this member joins one."),
+    row("Clustering", "initial-cluster-token", Text, "etcd-cluster", Works, "Token that tells clusters apart."),
+    row("Clustering", "advertise-client-urls", Urls, "http://localhost:2379", Works, "This member's client URLs, as clients reach them."),
+    row("Clustering", "discovery", Text, "", Refused(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-token", Text, "", Refused(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-endpoints", Text, "", Refused(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-dial-timeout", Duration, "2s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-request-timeout", Duration, "5s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-keepalive-time", Duration, "2s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-keepalive-timeout", Duration, "6s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-insecure-transport", Bool, "true", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-insecure-skip-tls-verify", Bool, "false", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-cert", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-key", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-cacert", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-user", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-password", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-proxy", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", None(NO_DISCOVERY), "What to do when discovery fails."),
+    row("Clustering", "discovery-srv", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
+    row("Clustering", "discovery-srv-name", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
+    row("Clustering", "strict-reconfig-check", Bool, "true", None(NOT_BUILT), "Refuse changes of membership that would lose the quorum."),
+    row("Clustering", "pre-vote", Bool, "true", Works, "Ask for votes before raising the term."),
+    row("Clustering", "auto-compaction-retention", Text, "0", None(NO_AUTO_COMPACTION), "History to keep when compacting by itself."),
+    row("Clustering", "auto-compaction-mode", OneOf(&["periodic", "revision"]), "periodic", None(NO_AUTO_COMPACTION), "Unit of that history."),
+    row("Clustering", "v2-deprecation", Text, "write-only", None(NO_V2), "Phase of the v2 store."),
+
+    row("Security", "cert-file", Text, "", Refused(TLS), "Certificate for clients."),
+    row("Security", "key-file", Text, "", Refused(TLS), "Key of that certificate."),
+    row("Security", "client-cert-auth", Bool, "false", Refused(TLS), "Ask clients for a certificate."),
+    row("Security", "client-cert-file", Text, "", Refused(TLS), "Certificate of this member as a client."),
+    row("Security", "client-key-file", Text, "", Refused(TLS), "Key of that certificate."),
+    row("Security", "client-crl-file", Text, "", Refused(TLS), "Revoked client certificates."),
+    row("Security", "client-cert-allowed-hostname", Text, "", Refused(TLS), "Names permitted in client certificates."),
+    row("Security", "trusted-ca-file", Text, "", Refused(TLS), "Authorities for client certificates."),
+    row("Security", "auto-tls", Bool, "false", Refused(TLS), "Make a certificate for clients."),
+    row("Security", "peer-cert-file", Text, "", Refused(TLS), "Certificate for other members."),
+    row("Security", "peer-key-file", Text, "", Refused(TLS), "Key of that certificate."),
+    row("Security", "peer-client-cert-auth", Bool, "false", Refused(TLS), "Ask other members for a certificate."),
+    row("Security", "peer-client-cert-file", Text, "", Refused(TLS), "Certificate of this member towards others."),
+    row("Security", "peer-client-key-file", Text, "", Refused(TLS), "Key of that certificate."),
+    row("Security", "peer-trusted-ca-file", Text, "", Refused(TLS), "Authorities for other members' certificates."),
+    row("Security", "peer-cert-allowed-cn", Text, "", Refused(TLS), "Names permitted in other members' certificates."),
+    row("Security", "peer-cert-allowed-hostname", Text, "", Refused(TLS), "Host names permitted in other members' certificates."),
+    row("Security", "peer-auto-tls", Bool, "false", Refused(TLS), "Make a certificate for other members."),
+    row("Security", "peer-crl-file", Text, "", Refused(TLS), "Revoked member certificates."),
+    row("Security", "cipher-suites", Text, "", Refused(TLS), "Permitted cipher suites."),
+    row("Security", "tls-max-version", Text, "", Refused(TLS), "Newest TLS version."),
+    row("Security", "tls-min-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "TLS1.2", Refused(TLS), "Oldest TLS version."),
+    row("Security", "self-signed-cert-validity", Uint, "1", None(TLS), "Years a self-made certificate is valid."),
+    row("Security", "peer-skip-client-san-verification", Bool, "false", None(TLS), "Do not check the names in other members' certificates."),
+    row("Security", "cors", Text, "*", None(NOT_BUILT), "Origins permitted for browsers."),
+    row("Security", "host-whitelist", Text, "*", Refused(NOT_BUILT), "Host names permitted in HTTP requests."),
+
+    row("Auth", "auth-token", Text, "simple", Refused(AUTH), "Kind of token."),
+    row("Auth", "bcrypt-cost", Uint, "10", None(AUTH), "Strength of password hashes."),
+    row("Auth", "auth-token-ttl", Uint, "300", None(AUTH), "Seconds a token is valid."),
+
+    row("Monitoring and logging", "enable-pprof", Bool, "false", None(NOT_BUILT), "Serve profiles."),
+    row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", None(NOT_BUILT), "Detail of the metrics."),
+    row("Monitoring and logging", "listen-metrics-urls", OptionalUrls, "", Works, "URLs to serve health checks on, beside the client URLs."),
+    row("Monitoring and logging", "logger", OneOf(&["zap"]), "zap", Works, "Kind of log; only zap."),
+    row("Monitoring and logging", "log-outputs", Text, "default", Works, "stderr, stdout, default (stderr) or files, comma-separated."),
+    row("Monitoring and logging", "log-level", OneOf(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]), "info", Works, "Least level to log."),
+    row("Monitoring and logging", "log-format", OneOf(&["json", "console"]), "json", Works, "Form of a log line."),
+    row("Monitoring and logging", "enable-log-rotation", Bool, "false", None(NOT_BUILT), "Rotate the log file."),
+    row("Monitoring and logging", "log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", None(NOT_BUILT), "How to rotate."),
+    row("Monitoring and logging", "warning-apply-duration", Duration, "100ms", None(NOT_BUILT), "Warn about an apply that takes longer."),
+    row("Monitoring and logging", "warning-unary-request-duration", Duration, "300ms", None(NOT_BUILT), "Warn about a request that takes longer."),
+    row("Monitoring and logging", "enable-distributed-tracing", Bool, "false", None(NOT_BUILT), "Send traces."),
+    row("Monitoring and logging", "distributed-tracing-address", Text, "localhost:4317", None(NOT_BUILT), "Where to send traces."),
+    row("Monitoring and logging", "distributed-tracing-service-name", Text, "etcd", None(NOT_BUILT), "Service named in traces."),
+    row("Monitoring and logging", "distributed-tracing-instance-id", Text, "", None(NOT_BUILT), "Instance named in traces."),
+    row("Monitoring and logging", "distributed-tracing-sampling-rate", Int, "0", None(NOT_BUILT), "Traces kept of a million."),
+
+    row("Maintenance", "corrupt-check-time", Duration, "0s", None(NOT_BUILT), "Interval of comparisons between members."),
+    row("Maintenance", "compact-hash-check-time", Duration, "1m0s", None(NOT_BUILT), "Interval of hash comparisons."),
+    row("Maintenance", "compaction-batch-limit", Int, "1000", None(NO_NEED), "Revisions removed in one compaction step."),
+    row("Maintenance", "compaction-sleep-interval", Duration, "10ms", None(NO_NEED), "Pause between compaction steps."),
+    row("Maintenance", "watch-progress-notify-interval", Duration, "10m0s", Works, "Interval of progress notifications; at least 100ms."),
+    row("Maintenance", "downgrade-check-time", Duration, "5s", None(NO_NEED), "Interval of downgrade checks."),
+    row("Maintenance", "bootstrap-defrag-threshold-megabytes", Uint, "0", None(NO_NEED), "Defragment at start above this."),
+    row("Maintenance", "max-learners", Int, "1", None(NOT_BUILT), "Learners permitted at a time."),
+
+    row("Unsafe", "force-new-cluster", Bool, "false", Refused(NOT_BUILT), "Make this member a cluster of its own."),
+    row("Unsafe", "unsafe-no-fsync", Bool, "false", Works, "Never wait for the disk: a power cut loses data."),
+
+    row("Other", "version", Bool, "false", Works, "Print the versions and exit."),
+    row("Other", "config-file", Text, "", Refused(NOT_BUILT), "Read all settings from a file."),
+
+    row("Older names", "experimental-bootstrap-defrag-threshold-megabytes", Uint, "0", Alias("bootstrap-defrag-threshold-megabytes"), ""),
+    row("Older names", "experimental-compact-hash-check-time", Duration, "1m0s", Alias("compact-hash-check-time"), ""),
+    row("Older names", "experimental-compaction-batch-limit", Int, "1000", Alias("compaction-batch-limit"), ""),
+    row("Older names", "experimental-compaction-sleep-interval", Duration, "10ms", Alias("compaction-sleep-interval"), ""),
+    row("Older names", "experimental-corrupt-check-time", Duration, "0s", Alias("corrupt-check-time"), ""),
+    row("Older names", "experimental-downgrade-check-time", Duration, "5s", Alias("downgrade-check-time"), ""),
+    row("Older names", "experimental-enable-distributed-tracing", Bool, "false", Alias("enable-distributed-tracing"), ""),
+    row("Older names", "experimental-distributed-tracing-address", Text, "localhost:4317", Alias("distributed-tracing-address"), ""),
+    row("Older names", "experimental-distributed-tracing-service-name", Text, "etcd", Alias("distributed-tracing-service-name"), ""),
+    row("Older names", "experimental-distributed-tracing-instance-id", Text, "", Alias("distributed-tracing-instance-id"), ""),
+    row("Older names", "experimental-distributed-tracing-sampling-rate", Int, "0", Alias("distributed-tracing-sampling-rate"), ""),
+    row("Older names", "experimental-memory-mlock", Bool, "false", Alias("memory-mlock"), ""),
+    row("Older names", "experimental-peer-skip-client-san-verification", Bool, "false", Alias("peer-skip-client-san-verification"), ""),
+    row("Older names", "experimental-snapshot-catchup-entries", Uint, "5000", Alias("snapshot-catchup-entries"), ""),
+    row("Older names", "experimental-warning-apply-duration", Duration, "100ms", Alias("warning-apply-duration"), ""),
+    row("Older names", "experimental-warning-unary-request-duration", Duration, "300ms", Alias("warning-unary-request-duration"), ""),
+    row("Older names", "experimental-watch-progress-notify-interval", Duration, "10m0s", Alias("watch-progress-notify-interval"), ""),
+    row("Older names", "experimental-max-learners", Int, "1", Alias("max-learners"), ""),
+    row("Older names", "experimental-compact-hash-check-enabled", Bool, "false", None(NOT_BUILT), ""),
+    row("Older names", "experimental-enable-lease-checkpoint", Bool, "false", None(NOT_BUILT), ""),
+    row("Older names", "experimental-enable-lease-checkpoint-persist", Bool, "false", None(NOT_BUILT), ""),
+    row("Older names", "experimental-initial-corrupt-check", Bool, "false", None(NOT_BUILT), ""),
+    row("Older names", "experimental-stop-grpc-service-on-defrag", Bool, "false", None(NOT_BUILT), ""),
+    row("Older names", "experimental-txn-mode-write-with-shared-buffer", Bool, "true", None(NO_NEED), ""),
+    row("Older names", "experimental-enable-v2v3", Text, "", None(NO_V2), ""),
+    row("Older names", "enable-v2", Bool, "false", None(NO_V2), ""),
+    row("Older names", "proxy", OneOf(&["off", "readonly", "on"]), "off", Refused(NO_PROXY), ""),
+    row("Older names", "proxy-failure-wait", Uint, "5000", None(NO_PROXY), ""),
+    row("Older names", "proxy-refresh-interval", Uint, "30000", None(NO_PROXY), ""),
+    row("Older names", "proxy-dial-timeout", Uint, "1000", None(NO_PROXY), ""),
+    row("Older names", "proxy-write-timeout", Uint, "5000", None(NO_PROXY), ""),
+    row("Older names", "proxy-read-timeout", Uint, "0", None(NO_PROXY), ""),
+    row("Older names", "log-package-levels", Text, "", None(NO_NEED), ""),
+    row("Older names", "debug", Bool, "false", None(NO_NEED), ""),
+    row("Older names", "cluster-active-size", Ignored, "", Removed, ""),
+    row("Older names", "cluster-remove-delay", Ignored, "", Removed, ""),
+    row("Older names", "cluster-sync-interval", Ignored, "", Removed, ""),
+    row("Older names", "config", Ignored, "", Removed, ""),
+    row("Older names", "force", Ignored, "", Removed, ""),
+    row("Older names", "max-result-buffer", Ignored, "", Removed, ""),
+    row("Older names", "max-retry-attempts", Ignored, "", Removed, ""),
+    row("Older names", "peer-heartbeat-interval", Ignored, "", Removed, ""),
+    row("Older names", "peer-election-timeout", Ignored, "", Removed, ""),
+    row("Older names", "retry-interval", Ignored, "", Removed, ""),
+    row("Older names", "snapshot", Ignored, "", Removed, ""),
+    row("Older names", "v", Ignored, "", Removed, ""),
+    row("Older names", "vv", Ignored, "", Removed, ""),
+    row("Older names", "test.coverprofile", Ignored, "", Removed, ""),
+    row("Older names", "test.outputdir", Ignored, "", Removed, ""),
+];

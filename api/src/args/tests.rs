@@ -1,0 +1,276 @@
+//! The command line and the environment, case by case; the texts are Go's and etcd's.
+
+use super::*;
+
+fn arguments(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn settings(texts: &[&str], variables: &[(&str, &str)]) -> Settings {
+    match parse(&arguments(texts), owned(variables)) {
+        Ok(Invocation::Serve(settings)) => settings,
+        other => panic!("{texts:?} gave {other:?}"),
+    }
+}
+
+fn failure(texts: &[&str], variables: &[(&str, &str)]) -> ArgumentError {
+    parse(&arguments(texts), owned(variables)).expect_err("refused")
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect()
+}
+
+#[test]
+fn every_go_form_sets_the_flag() {
+    for texts in [
+        &["-name", "x"][..],
+        &["--name", "x"],
+        &["-name=x"],
+        &["--name=x"],
+        &["--name=y", "--name=x"],
+        &["--name=x", "--"],
+    ] {
+        assert_eq!(settings(texts, &[]).text("name"), "x", "{texts:?}");
+    }
+    assert_eq!(settings(&["--name="], &[]).text("name"), "");
+    assert_eq!(
+        settings(&["--initial-cluster-token=a=b"], &[]).text("initial-cluster-token"),
+        "a=b"
+    );
+    assert_eq!(settings(&["--name", "-x"], &[]).text("name"), "-x");
+}
+
+#[test]
+fn booleans_need_no_value_and_take_gos_spellings() {
+    for (texts, expected) in [
+        (&["--unsafe-no-fsync"][..], true),
+        (&["--unsafe-no-fsync=T"], true),
+        (&["--unsafe-no-fsync=0"], false),
+        (&[], false),
+        (&["--unsafe-no-fsync", "--name", "x"], true),
+    ] {
+        assert_eq!(settings(texts, &[]).boolean("unsafe-no-fsync"), expected, "{texts:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_fails_with_gos_text() {
+    for (texts, expected) in [
+        (&["-foo"][..], "flag provided but not defined: -foo"),
+        (&["--foo=3"], "flag provided but not defined: -foo"),
+        (&["--name"], "flag needs an argument: -name"),
+        (&["---x"], "bad flag syntax: ---x"),
+        (&["--=x"], "bad flag syntax: --=x"),
+        (&["--max-txn-ops=abc"], "invalid value \"abc\" for flag -max-txn-ops: parse error"),
+        (&["--max-txn-ops=-1"], "invalid value \"-1\" for flag -max-txn-ops: parse error"),
+        (
+            &["--max-request-bytes=4294967296"],
+            "invalid value \"4294967296\" for flag -max-request-bytes: value out of range",
+        ),
+        (&["--pre-vote=maybe"], "invalid boolean value \"maybe\" for -pre-vote: parse error"),
+        (
+            &["--initial-cluster-state=foo"],
+            "invalid value \"foo\" for flag -initial-cluster-state: invalid value",
+        ),
+        (
+            &["--listen-client-urls=ftp://127.0.0.1:3379"],
+            "invalid value \"ftp://127.0.0.1:3379\" for flag -listen-client-urls: \
+             URL scheme must be http, https, unix, or unixs: ftp://127.0.0.1:3379",
+        ),
+        (
+            &["--initial-cluster=foo"],
+            "invalid value \"foo\" for flag -initial-cluster: empty URL given for \"foo\"",
+        ),
+        (
+            &["--feature-gates=Foo=true"],
+            "invalid value \"Foo=true\" for flag -feature-gates: unrecognized feature gate: Foo",
+        ),
+        (
+            &["--watch-progress-notify-interval=5"],
+            "invalid value \"5\" for flag -watch-progress-notify-interval: parse error",
+        ),
+    ] {
+        assert_eq!(failure(texts, &[]), ArgumentError::Usage(expected.to_owned()), "{texts:?}");
+    }
+}
+
+#[test]
+fn anything_that_is_no_flag_is_refused() {
+    let expected = ArgumentError::Refused("\"x\" is not a valid flag".to_owned());
+    for texts in [&["x"][..], &["--name=a", "x"], &["--unsafe-no-fsync", "x"], &["--", "x"]] {
+        assert_eq!(failure(texts, &[]), expected, "{texts:?}");
+    }
+}
+
+#[test]
+fn help_and_version_win_over_everything_after_them() {
+    for texts in [&["-h"][..], &["--help"], &["--name=a", "-help", "--unknown"]] {
+        assert!(matches!(parse(&arguments(texts), []), Ok(Invocation::Help)), "{texts:?}");
+    }
+    for texts in [&["--version"][..], &["-version=true", "--cert-file=x"]] {
+        assert!(matches!(parse(&arguments(texts), []), Ok(Invocation::Version)), "{texts:?}");
+    }
+    assert!(matches!(parse(&arguments(&["dev", "--help"]), []), Ok(Invocation::DevelopmentHelp)));
+}
+
+#[test]
+fn the_environment_sets_flags() {
+    let variables = [
+        ("ETCD_NAME", "m1"),
+        ("ETCD_MAX_TXN_OPS", "7"),
+        ("ETCD_UNSAFE_NO_FSYNC", "true"),
+        ("ETCD_INITIAL_CLUSTER_TOKEN", ""),
+        ("HOME", "/"),
+    ];
+    let settings = settings(&[], &variables);
+    assert_eq!(settings.text("name"), "m1");
+    assert_eq!(settings.source("name"), Source::Environment);
+    assert_eq!(settings.unsigned("max-txn-ops"), 7);
+    assert!(settings.boolean("unsafe-no-fsync"));
+    assert_eq!(settings.text("initial-cluster-token"), "etcd-cluster");
+    assert!(settings.warnings().is_empty());
+}
+
+#[test]
+fn a_flag_and_its_variable_together_are_refused() {
+    let error = failure(&["--name=a"], &[("ETCD_NAME", "x")]);
+    assert_eq!(
+        error,
+        ArgumentError::Refused(
+            "conflicting environment variable is shadowed by corresponding command-line flag \
+             (either unset environment variable or disable flag): ETCD_NAME"
+                .to_owned()
+        )
+    );
+}
+
+#[test]
+fn a_wrong_variable_names_itself_and_an_unknown_one_is_warned_about() {
+    assert_eq!(
+        failure(&[], &[("ETCD_MAX_TXN_OPS", "abc")]),
+        ArgumentError::Refused(
+            "invalid value \"abc\" for ETCD_MAX_TXN_OPS: parse error".to_owned()
+        )
+    );
+    let settings = settings(&[], &[("ETCD_FOO", "y"), ("ETCD_VERIFY", "all")]);
+    assert_eq!(settings.warnings(), ["unrecognized environment variable ETCD_FOO=y"]);
+}
+
+#[test]
+fn flags_without_effect_are_accepted_with_one_warning_each() {
+    let texts = [
+        "--experimental-initial-corrupt-check=true",
+        "--feature-gates=InitialCorruptCheck=true",
+        "--backend-batch-limit=5",
+        "--auto-compaction-retention=1",
+        "--v",
+        "--enable-pprof=false",
+    ];
+    let settings = settings(&texts, &[]);
+    let flags: Vec<&str> =
+        settings.warnings().iter().map(|text| text.split(' ').next().unwrap_or("")).collect();
+    assert_eq!(
+        flags,
+        [
+            "--auto-compaction-retention",
+            "--backend-batch-limit",
+            "--experimental-initial-corrupt-check",
+            "--feature-gates",
+            "--v"
+        ]
+    );
+}
+
+#[test]
+fn an_experimental_name_is_the_flag_it_became() {
+    let old = settings(&["--experimental-watch-progress-notify-interval=5s"], &[]);
+    assert_eq!(old.duration("watch-progress-notify-interval"), Duration::from_secs(5));
+    assert_eq!(old.warnings().len(), 1);
+    let both = settings(
+        &["--experimental-snapshot-catchup-entries=1", "--snapshot-catchup-entries=2"],
+        &[],
+    );
+    assert_eq!(both.unsigned("snapshot-catchup-entries"), 2);
+}
+
+#[test]
+fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
+    for text in [
+        "--cert-file=/x",
+        "--peer-trusted-ca-file=/x",
+        "--client-cert-auth",
+        "--auto-tls=true",
+        "--auth-token=jwt,pub-key=x",
+        "--force-new-cluster",
+        "--config-file=/x",
+        "--discovery-token=x",
+        "--wal-dir=/x",
+    ] {
+        let error = failure(&[text], &[]).to_string();
+        let flag = text.split('=').next().expect("a flag");
+        assert!(error.starts_with(&format!("{flag} cannot be honoured")), "{error}");
+    }
+    let settings =
+        settings(&["--client-cert-auth=false", "--cert-file=", "--auth-token=simple"], &[]);
+    assert!(settings.warnings().is_empty());
+    assert!(matches!(failure(&[], &[("ETCD_CERT_FILE", "/x")]), ArgumentError::Refused(_)));
+}
+
+#[test]
+fn kubeadms_flags_without_tls_are_accepted() {
+    let texts = [
+        "--name=n",
+        "--feature-gates=InitialCorruptCheck=true",
+        "--listen-client-urls=http://127.0.0.1:2379,http://10.0.0.1:2379",
+        "--advertise-client-urls=http://10.0.0.1:2379",
+        "--listen-peer-urls=http://10.0.0.1:2380",
+        "--initial-advertise-peer-urls=http://10.0.0.1:2380",
+        "--data-dir=/var/lib/etcd",
+        "--snapshot-count=10000",
+        "--listen-metrics-urls=http://127.0.0.1:2381",
+        "--watch-progress-notify-interval=5s",
+        "--initial-cluster=n=http://10.0.0.1:2380",
+        "--initial-cluster-state=existing",
+    ];
+    let settings = settings(&texts, &[]);
+    assert_eq!(settings.list("listen-client-urls").len(), 2);
+}
+
+#[test]
+fn every_row_is_sound() {
+    let mut names = std::collections::BTreeSet::new();
+    for flag in table::SERVER {
+        assert!(names.insert(flag.name), "{} has two rows", flag.name);
+        let default = value::normal_form(flag.kind, flag.default);
+        assert_eq!(default.as_deref(), Ok(flag.default), "the default of {}", flag.name);
+        if let Effect::Alias(new) = flag.effect {
+            let target = table::find(table::SERVER, new).expect("an alias has a target");
+            assert_eq!((target.kind, target.default), (flag.kind, flag.default), "{}", flag.name);
+        }
+    }
+}
+
+#[test]
+fn durations_are_read_as_go_reads_them() {
+    for (text, expected) in [
+        ("0", Some(0)),
+        ("5s", Some(5_000)),
+        ("1h30m", Some(5_400_000)),
+        ("1.5s", Some(1_500)),
+        ("2h0m0s", Some(7_200_000)),
+        ("100ms", Some(100)),
+        (".5s", Some(500)),
+        ("5", None),
+        ("", None),
+        ("s", None),
+        ("-1s", None),
+        ("1d", None),
+        ("1s2", None),
+    ] {
+        let read = parse_duration(text).ok().map(|duration| duration.as_millis());
+        assert_eq!(read, expected, "{text:?}");
+    }
+}
+
+use std::time::Duration;

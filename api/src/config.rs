@@ -1,0 +1,252 @@
+//! The settings of a member, typed and checked against each other as etcd checks them.
+//!
+//! The texts of the errors are etcd's where etcd has one. Reads no files except to see whether the
+//! data directory already holds a member.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::args::Settings;
+
+mod urls;
+
+pub use urls::{Cluster, Urls};
+
+/// etcd's name for the folder when only a name is given.
+const DATA_DIRECTORY_SUFFIX: &str = ".etcd";
+const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(50_000);
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const QUOTA_DEFAULT_BYTES: u64 = 2 << 30;
+const QUOTA_SUGGESTED_MAX_BYTES: u64 = 8 << 30;
+const REQUEST_SUGGESTED_MAX_BYTES: u32 = 10 << 20;
+
+/// Everything a member is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member's name.
+    pub name: String,
+    /// The folder of its data.
+    pub data_directory: PathBuf,
+    /// Where to listen for clients.
+    pub listen_client: Vec<SocketAddr>,
+    /// Where to listen for other members.
+    pub listen_peer: Vec<SocketAddr>,
+    /// Where else to serve health checks.
+    pub listen_metrics: Vec<SocketAddr>,
+    /// How clients reach this member.
+    pub advertise_client_urls: Vec<String>,
+    /// How other members reach it.
+    pub initial_advertise_peer_urls: Vec<String>,
+    /// The members to begin with.
+    pub initial_cluster: Cluster,
+    /// Whether this member joins a cluster that exists.
+    pub joins_existing: bool,
+    /// Tells clusters apart.
+    pub initial_cluster_token: String,
+    /// Between a leader's heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Without a heartbeat, until an election; `5 * heartbeat_interval <= election_timeout`.
+    pub election_timeout: Duration,
+    /// Entries between checkpoints, at least.
+    pub snapshot_count: u64,
+    /// Entries kept behind a checkpoint.
+    pub snapshot_catchup_entries: u64,
+    /// Whether to ask before raising the term.
+    pub pre_vote: bool,
+    /// Bytes the data may take; `None` without a limit.
+    pub quota_bytes: Option<u64>,
+    /// Bytes of values kept in memory.
+    pub block_cache_bytes: u64,
+    /// Bytes permitted in a request.
+    pub max_request_bytes: u32,
+    /// Operations permitted in a transaction.
+    pub max_txn_ops: u32,
+    /// Streams permitted on a connection.
+    pub max_concurrent_streams: u32,
+    /// Between pings to clients; zero for none.
+    pub keepalive_interval: Duration,
+    /// Wait for the answer to a ping; zero for no pings.
+    pub keepalive_timeout: Duration,
+    /// Between progress notifications to idle watchers.
+    pub watch_progress_interval: Duration,
+    /// Never wait for the disk.
+    pub unsafe_no_fsync: bool,
+}
+
+/// Settings that do not fit together.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// The typed settings, with what the operator should know about them (one line each).
+    pub fn resolve(settings: &Settings) -> Result<(Self, Vec<String>), ConfigError> {
+        check_advertised(settings)?;
+        let name = settings.text("name").to_owned();
+        let advertise_peer = urls(settings, "initial-advertise-peer-urls")?;
+        let initial_cluster = match settings.text("initial-cluster") {
+            "" => Cluster::single(&name, &advertise_peer),
+            text => Cluster::parse(text).expect("checked when it was read"),
+        };
+        let config = Self {
+            data_directory: data_directory(settings, &name)?,
+            name,
+            listen_client: addresses(settings, "listen-client-urls")?,
+            listen_peer: addresses(settings, "listen-peer-urls")?,
+            listen_metrics: addresses(settings, "listen-metrics-urls")?,
+            advertise_client_urls: urls(settings, "advertise-client-urls")?.into_vec(),
+            initial_advertise_peer_urls: advertise_peer.into_vec(),
+            initial_cluster,
+            joins_existing: settings.text("initial-cluster-state") == "existing",
+            initial_cluster_token: settings.text("initial-cluster-token").to_owned(),
+            heartbeat_interval: settings.milliseconds("heartbeat-interval"),
+            election_timeout: settings.milliseconds("election-timeout"),
+            snapshot_count: settings.unsigned("snapshot-count"),
+            snapshot_catchup_entries: settings.unsigned("snapshot-catchup-entries"),
+            pre_vote: settings.boolean("pre-vote"),
+            quota_bytes: quota(settings.signed("quota-backend-bytes")),
+            block_cache_bytes: settings.unsigned("block-cache-bytes"),
+            max_request_bytes: settings.unsigned32("max-request-bytes"),
+            max_txn_ops: settings.unsigned32("max-txn-ops"),
+            max_concurrent_streams: settings.unsigned32("max-concurrent-streams"),
+            keepalive_interval: settings.duration("grpc-keepalive-interval"),
+            keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
+            watch_progress_interval: settings.duration("watch-progress-notify-interval"),
+            unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
+        };
+        config.check_timing()?;
+        config.check_bootstrap()?;
+        let warnings = config.warnings();
+        Ok((config, warnings))
+    }
+
+    fn check_timing(&self) -> Result<(), ConfigError> {
+        let (heartbeat, election) = (self.heartbeat_interval, self.election_timeout);
+        if heartbeat.is_zero() {
+            return error("--heartbeat-interval must be >0 (set to 0ms)");
+        }
+        if election.is_zero() {
+            return error("--election-timeout must be >0 (set to 0ms)");
+        }
+        if heartbeat.checked_mul(5).is_none_or(|least| least > election) {
+            return error(format!(
+                "--election-timeout[{}ms] should be at least as 5 times as \
+                 --heartbeat-interval[{}ms]",
+                election.as_millis(),
+                heartbeat.as_millis()
+            ));
+        }
+        if election > ELECTION_TIMEOUT_MAX {
+            return error(format!(
+                "--election-timeout[{}ms] is too long, and should be set less than {}ms",
+                election.as_millis(),
+                ELECTION_TIMEOUT_MAX.as_millis()
+            ));
+        }
+        if self.watch_progress_interval < PROGRESS_INTERVAL_MIN {
+            return error(format!(
+                "--watch-progress-notify-interval[{:?}] is too short, and should be at least {:?}",
+                self.watch_progress_interval, PROGRESS_INTERVAL_MIN
+            ));
+        }
+        Ok(())
+    }
+
+    /// The description of the initial cluster matters only to a member that has no data yet.
+    fn check_bootstrap(&self) -> Result<(), ConfigError> {
+        if holds_member(&self.data_directory) {
+            return Ok(());
+        }
+        let Some(urls) = self.initial_cluster.urls_of(&self.name) else {
+            return error(format!(
+                "couldn't find local name {:?} in the initial cluster configuration",
+                self.name
+            ));
+        };
+        if urls != self.initial_advertise_peer_urls {
+            return error(format!(
+                "--initial-cluster has {}={} but --initial-advertise-peer-urls={}",
+                self.name,
+                urls.join(","),
+                self.initial_advertise_peer_urls.join(",")
+            ));
+        }
+        Ok(())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(quota) = self.quota_bytes.filter(|quota| *quota > QUOTA_SUGGESTED_MAX_BYTES) {
+            warnings.push(format!(
+                "--quota-backend-bytes={quota} exceeds etcd's suggested maximum of \
+                 {QUOTA_SUGGESTED_MAX_BYTES}; a backup restored into etcd may not fit"
+            ));
+        }
+        if self.max_request_bytes > REQUEST_SUGGESTED_MAX_BYTES {
+            warnings.push(format!(
+                "--max-request-bytes={} exceeds the recommended {REQUEST_SUGGESTED_MAX_BYTES}",
+                self.max_request_bytes
+            ));
+        }
+        if self.unsafe_no_fsync {
+            warnings.push("--unsafe-no-fsync: a power cut loses acknowledged writes".to_owned());
+        }
+        warnings
+    }
+}
+
+fn error<T>(message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError(message.into()))
+}
+
+/// A member that listens elsewhere than by default must say how clients reach it.
+fn check_advertised(settings: &Settings) -> Result<(), ConfigError> {
+    if settings.is_set("listen-client-urls") && !settings.is_set("advertise-client-urls") {
+        return error(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        );
+    }
+    Ok(())
+}
+
+fn urls(settings: &Settings, flag: &str) -> Result<Urls, ConfigError> {
+    let urls = Urls::parse(settings.text(flag)).expect("checked when it was read");
+    match urls.not_http() {
+        Some(url) => error(format!("--{flag}: {url} is not plain http, and TLS is not built yet")),
+        None => Ok(urls),
+    }
+}
+
+fn addresses(settings: &Settings, flag: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+    if settings.text(flag).is_empty() {
+        return Ok(Vec::new());
+    }
+    urls(settings, flag)?.addresses().map_err(|reason| ConfigError(format!("--{flag}: {reason}")))
+}
+
+/// The folder as an absolute path, so that a later change of folder cannot move it.
+fn data_directory(settings: &Settings, name: &str) -> Result<PathBuf, ConfigError> {
+    let path = match settings.text("data-dir") {
+        "" => PathBuf::from(format!("{name}{DATA_DIRECTORY_SUFFIX}")),
+        text => PathBuf::from(text),
+    };
+    std::path::absolute(&path)
+        .map_err(|reason| ConfigError(format!("--data-dir {}: {reason}", path.display())))
+}
+
+fn quota(bytes: i64) -> Option<u64> {
+    match bytes {
+        0 => Some(QUOTA_DEFAULT_BYTES),
+        _ => u64::try_from(bytes).ok(),
+    }
+}
+
+/// Whether the folder already holds a member's log, so that the flags about bootstrapping no
+/// longer matter.
+fn holds_member(data_directory: &Path) -> bool {
+    std::fs::read_dir(data_directory.join("wal")).is_ok_and(|mut files| files.next().is_some())
+}
+
+#[cfg(test)]
+mod tests;
