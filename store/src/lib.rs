@@ -27,6 +27,8 @@ pub mod record;
 mod records;
 mod revision;
 mod state;
+#[cfg(test)]
+mod testing;
 pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend};

@@ -244,3 +244,6 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_owned();
     move |error| OpenError::Io { path: path.clone(), error }
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,7 +276,14 @@ impl Place {
         let mut bytes = vec![0; length];
         match self.file.file.read_exact_at(&mut bytes, self.offset) {
             Ok(()) => Ok(bytes),
-            Err(error) => Err(self.file.damaged(self.offset, error)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self.file.damaged(self.offset, "the file ends before the block does"))
+            }
+            Err(error) => Err(Fatal::new(format_args!(
+                "block file {} cannot be read at offset {}: {error}",
+                self.file.path.display(),
+                self.offset
+            ))),
         }
     }
 
