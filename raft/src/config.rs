@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use holdfast_store::files::Files;
+use holdfast_store::BackendKind;
+use holdfast_store::files::{Files, RealFiles};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Whether a member founds its cluster or joins one.
@@ -122,6 +123,8 @@ pub trait Listen: Send {
 pub struct Seams {
     /// The file system.
     pub files: Arc<dyn Files>,
+    /// What holds the store's block directory.
+    pub backend: BackendKind,
     /// Where randomness comes from; the system when there is none.
     pub seed: Option<u64>,
     /// Threads or steps.
@@ -130,4 +133,18 @@ pub struct Seams {
     pub connector: Arc<dyn Connect>,
     /// The way from peers; none to bind [`NodeConfig::listen_peer`].
     pub listener: Option<Box<dyn Listen>>,
+}
+
+impl Seams {
+    /// The real world.
+    pub fn real() -> Self {
+        Self {
+            files: Arc::new(RealFiles),
+            backend: BackendKind::Sled,
+            seed: None,
+            workers: Workers::Threads,
+            connector: Arc::new(crate::peer::TcpConnect),
+            listener: None,
+        }
+    }
 }

@@ -5,26 +5,42 @@
 
 #![allow(dead_code)]
 
+mod apply;
+mod barrier;
+mod checkpoint;
 mod config;
+mod directory;
 mod entry;
 mod error;
 pub mod identity;
 mod intake;
+mod keeper;
+mod lease;
 pub mod limits;
+mod log_facts;
+mod machine;
+mod memory_log;
 mod node;
+mod observe;
+mod peer;
 mod port;
+mod propose;
+mod purge;
+mod receive;
 mod responder;
 mod runtime;
 mod shared;
 mod status;
 pub mod types;
+mod work;
 
 pub use config::{ClusterState, Connect, Connection, Io, Listen, NodeConfig, Seams, Workers};
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
 pub use error::{LeaseError, OpenError, ProposeError, ReadBarrierError};
 pub use identity::Identity;
 pub use node::{Member, Node};
+pub use peer::{TcpConnect, TcpListen};
 pub use port::{Applied, Port, TimeToLive};
-pub use responder::{Dropped, WriteResponder};
+pub use responder::{Dropped, Follow, WriteResponder};
 pub use runtime::{generator, seed_thread};
 pub use status::Status;

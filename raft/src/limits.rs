@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// Proposals in one log entry.
 pub const ENTRY_PROPOSALS_MAX: usize = 4096;
+/// Entries that a member has proposed or forwarded and whose fate it does not know yet. More would
+/// only make them smaller: whatever arrives meanwhile shares the next one.
+pub const PIPELINE_ENTRIES_MAX: usize = 4;
 /// Bytes of proposals that wait on a member to be proposed or forwarded.
 pub const PROPOSAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Entries that may be committed and not yet applied before proposals are turned away.

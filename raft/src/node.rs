@@ -1,15 +1,23 @@
 //! One member of a cluster, as the API sees it.
 
-use std::future::Future;
-use std::sync::Arc;
+mod found;
+mod open;
+mod plan;
 
-use holdfast_store::Fatal;
-use tokio::sync::watch;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_store::{Fatal, Reader, WatchHub};
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::config::{NodeConfig, Seams};
 use crate::error::OpenError;
 use crate::identity::Identity;
 use crate::port::Port;
+use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::status::Status;
 
@@ -31,61 +39,132 @@ pub struct Member {
 /// A running member. Clones are the same member.
 #[derive(Clone)]
 pub struct Node {
+    inner: Arc<Inner>,
+}
+
+type Tasks = (JoinSet<()>, oneshot::Sender<()>);
+
+struct Inner {
     shared: Arc<Shared>,
+    raft: Raft,
+    hub: WatchHub,
+    ready: watch::Sender<bool>,
+    election_timeout: Duration,
+    /// None once the node has stopped.
+    tasks: Mutex<Option<Tasks>>,
 }
 
 impl Node {
     /// Opens the data directory and starts the member on the calling runtime, which must be a
     /// current-thread runtime of its own. Returns once the member's own log is applied.
     pub async fn open(config: NodeConfig, seams: Seams) -> Result<Self, OpenError> {
-        let _ = seams;
-        Err(OpenError::Misconfigured(format!("{}: no state machine yet", config.name)))
+        open::open(config, seams).await
     }
 
     /// Returns once a leader's first entry is applied and this member's attributes are published.
-    pub async fn wait_ready(&self) {}
+    pub async fn wait_ready(&self) {
+        let mut ready = self.inner.ready.subscribe();
+        ready.wait_for(|ready| *ready).await.expect("the sender is in self");
+    }
 
     /// A way to this node for the calling runtime; its clones must stay there.
     pub fn port(&self) -> Port {
-        self.shared.open_port()
+        self.inner.shared.open_port()
+    }
+
+    /// Reads of this member's state.
+    pub fn reader(&self) -> &Reader {
+        &self.inner.shared.reader
+    }
+
+    /// Watches on this member's state.
+    pub fn hub(&self) -> &WatchHub {
+        &self.inner.hub
     }
 
     /// Who this member is.
     pub fn identity(&self) -> Identity {
-        self.shared.identity
+        self.inner.shared.identity
     }
 
     /// What this member believes about its cluster.
     pub fn status(&self) -> Status {
-        self.shared.status.snapshot()
+        self.inner.shared.status.snapshot()
     }
 
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
-        Vec::new()
+        let published = self.reader().members();
+        let membership = self.inner.shared.membership();
+        let learners: Vec<u64> = membership.membership().learner_ids().collect();
+        let member = |(id, node): (&u64, &crate::types::PeerNode)| {
+            let attributes = published.iter().find(|attributes| attributes.member == *id);
+            Member {
+                id: *id,
+                name: attributes.map(|a| a.name.clone()).unwrap_or_default(),
+                peer_urls: node.peer_urls.clone(),
+                client_urls: attributes.map(|a| a.client_urls.clone()).unwrap_or_default(),
+                is_learner: learners.contains(id),
+            }
+        };
+        membership.nodes().map(member).collect()
     }
 
     /// True while there has been no leader for three election timeouts.
     pub fn no_leader(&self) -> watch::Receiver<bool> {
-        self.shared.status.leaderless()
+        self.inner.shared.status.leaderless()
     }
 
     /// Resolves when this member cannot go on; the process must exit.
     pub fn fatal(&self) -> impl Future<Output = Fatal> + Send + 'static {
-        let shared = self.shared.clone();
+        let shared = self.inner.shared.clone();
         async move { shared.failure().await }
     }
 
-    /// Hands leadership to `to`, or to the member that is furthest on; gives up after an election
-    /// timeout.
+    /// Hands leadership to `to`, or to the voter that is furthest on. True once another member
+    /// leads; false if this one does not lead, or nobody has taken over within an election timeout.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> bool {
-        let _ = to;
-        false
+        let mut leadership = self.inner.shared.status.leadership();
+        let me = self.identity().member_id;
+        let before = *leadership.borrow_and_update();
+        let Some(to) = to.or_else(|| self.furthest()).filter(|_| before.leader == Some(me)) else {
+            return false;
+        };
+        if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
+            return false;
+        }
+        let taken = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
+        matches!(tokio::time::timeout(self.inner.election_timeout, taken).await, Ok(Ok(_)))
+    }
+
+    /// The other voter that has most of the log.
+    fn furthest(&self) -> Option<u64> {
+        let membership = self.inner.shared.membership();
+        let metrics = self.inner.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let me = self.identity().member_id;
+        let others = membership.voter_ids().filter(|voter| *voter != me);
+        others.max_by_key(|voter| replication.get(voter).copied().flatten())
     }
 
     /// Hands over leadership and stops. Everything waiting is answered "stopped".
     pub async fn shutdown(&self) {
-        self.shared.intake.close();
-        self.shared.wake_ports();
+        self.transfer_leadership(None).await;
+        self.stop().await;
+    }
+
+    /// Stops without a word to anyone.
+    pub async fn stop(&self) {
+        let shared = &self.inner.shared;
+        shared.stop();
+        shared.wake_ports();
+        let tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((mut tasks, stop_server)) = tasks else { return };
+        let _ = stop_server.send(());
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "openraft did not stop cleanly");
+        }
+        tasks.shutdown().await;
     }
 }

@@ -1,15 +1,19 @@
 //! What every part of a node can reach, on every thread.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use holdfast_store::Fatal;
+use holdfast_store::{Fatal, Reader};
 use tokio::sync::watch;
 
+use crate::error::ProposeError;
 use crate::identity::Identity;
 use crate::intake::{Intake, Ticket};
 use crate::port::{Mail, Port, PortShared};
 use crate::status::StatusCell;
+use crate::types::StoredMembership;
 
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
@@ -19,6 +23,12 @@ pub(crate) struct Shared {
     pub(crate) request_bytes_max: usize,
     pub(crate) intake: Intake,
     pub(crate) status: StatusCell,
+    pub(crate) reader: Reader,
+    membership: Mutex<Arc<StoredMembership>>,
+    /// The index of the newest checkpoint installed, 0 for none.
+    checkpoint: watch::Sender<u64>,
+    incarnations: Mutex<BTreeMap<u64, u64>>,
+    stopped: AtomicBool,
     ports: Mutex<Vec<Weak<PortShared>>>,
     failure: watch::Sender<Option<Fatal>>,
 }
@@ -30,6 +40,7 @@ impl Shared {
         request_timeout: Duration,
         request_bytes_max: usize,
         status: StatusCell,
+        reader: Reader,
     ) -> Self {
         Self {
             identity,
@@ -38,6 +49,11 @@ impl Shared {
             request_bytes_max,
             intake: Intake::default(),
             status,
+            reader,
+            membership: Mutex::default(),
+            checkpoint: watch::Sender::new(0),
+            incarnations: Mutex::default(),
+            stopped: AtomicBool::new(false),
             ports: Mutex::default(),
             failure: watch::Sender::new(None),
         }
@@ -59,7 +75,7 @@ impl Shared {
 
     /// Delivers answers, each port's as one list.
     pub(crate) fn post(&self, answers: Vec<(Ticket, Mail)>) {
-        let mut lists: std::collections::BTreeMap<usize, Vec<Mail>> = Default::default();
+        let mut lists: BTreeMap<usize, Vec<Mail>> = BTreeMap::new();
         for (ticket, mail) in answers {
             lists.entry(ticket.port()).or_default().push(mail);
         }
@@ -73,6 +89,41 @@ impl Shared {
         if let Some(port) = self.port(number) {
             port.post(list);
         }
+    }
+
+    /// Tells those who wait for entries that a checkpoint has skipped: their fate is unknown.
+    pub(crate) fn post_skipped(&self, tickets: Vec<Ticket>) {
+        let answer = |ticket| (ticket, Mail::Proposal(ticket, Err(ProposeError::TimedOut)));
+        self.post(tickets.into_iter().map(answer).collect());
+    }
+
+    /// Entries at or below `index` were replaced by a checkpoint.
+    pub(crate) fn checkpoint_installed(&self, index: u64) {
+        self.checkpoint.send_replace(index);
+    }
+
+    /// Tells of every checkpoint installed.
+    pub(crate) fn checkpoints(&self) -> watch::Receiver<u64> {
+        self.checkpoint.subscribe()
+    }
+
+    /// The level to stamp on entries.
+    pub(crate) fn level(&self) -> u32 {
+        self.reader.level()
+    }
+
+    /// The membership in force, committed or not.
+    pub(crate) fn membership(&self) -> Arc<StoredMembership> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_membership(&self, membership: Arc<StoredMembership>) {
+        *self.membership.lock().unwrap_or_else(PoisonError::into_inner) = membership;
+    }
+
+    /// Where a member is reached.
+    pub(crate) fn peer_urls(&self, member: u64) -> Option<Vec<String>> {
+        self.membership().get_node(&member).map(|node| node.peer_urls.clone())
     }
 
     /// Wakes every port, to find the intake closed.
@@ -102,7 +153,26 @@ impl Shared {
         known.clone().expect("waited for")
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failure.borrow().is_some()
+    /// From now on nothing is taken in, and whatever stops has been asked to.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.intake.close();
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Takes over what the members have published.
+    pub(crate) fn look_at_members(&self) {
+        let members = self.reader.members();
+        let incarnations = members.iter().map(|m| (m.member, m.incarnation)).collect();
+        *self.incarnations.lock().unwrap_or_else(PoisonError::into_inner) = incarnations;
+    }
+
+    /// The incarnation that the cluster has committed for a member.
+    pub(crate) fn committed_incarnation(&self, member: u64) -> Option<u64> {
+        let known = self.incarnations.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&member).copied()
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct StatusCell {
     heard_ms: AtomicU64,
     last_index: AtomicU64,
     committed_index: AtomicU64,
-    applied_index: AtomicU64,
+    applied: watch::Sender<u64>,
     learner: AtomicBool,
     leadership: watch::Sender<Leadership>,
     leaderless: watch::Sender<bool>,
@@ -79,7 +79,7 @@ impl StatusCell {
             heard_ms: AtomicU64::new(0),
             last_index: AtomicU64::new(0),
             committed_index: AtomicU64::new(0),
-            applied_index: AtomicU64::new(0),
+            applied: watch::Sender::new(0),
             learner: AtomicBool::new(false),
             leadership: watch::Sender::new(Leadership::default()),
             leaderless: watch::Sender::new(true),
@@ -88,14 +88,16 @@ impl StatusCell {
 
     pub(crate) fn snapshot(&self) -> Status {
         let leader = self.leader();
+        let applied_index = self.applied_index();
         Status {
             term: self.term(),
             leader,
             is_leader: leader == Some(self.member),
             is_learner: self.learner.load(Ordering::Acquire),
-            last_index: self.last_index.load(Ordering::Acquire),
-            committed_index: self.committed_index.load(Ordering::Acquire),
-            applied_index: self.applied_index.load(Ordering::Acquire),
+            // The observer comes after apply, and must not seem to lag behind it.
+            last_index: self.last_index.load(Ordering::Acquire).max(applied_index),
+            committed_index: self.committed_index.load(Ordering::Acquire).max(applied_index),
+            applied_index,
         }
     }
 
@@ -121,17 +123,27 @@ impl StatusCell {
 
     /// Entries committed and not yet applied.
     pub(crate) fn backlog(&self) -> u64 {
-        let applied = self.applied_index.load(Ordering::Acquire);
-        self.committed_index.load(Ordering::Acquire).saturating_sub(applied)
+        self.committed_index.load(Ordering::Acquire).saturating_sub(self.applied_index())
     }
 
     /// The index of the last entry applied and published.
     pub(crate) fn applied_index(&self) -> u64 {
-        self.applied_index.load(Ordering::Acquire)
+        *self.applied.borrow()
     }
 
     pub(crate) fn set_applied(&self, index: u64) {
-        self.applied_index.fetch_max(index, Ordering::AcqRel);
+        self.applied.send_if_modified(|applied| {
+            let forward = *applied < index;
+            *applied = index.max(*applied);
+            forward
+        });
+    }
+
+    /// Returns once `index` is applied and published.
+    pub(crate) async fn wait_applied(&self, index: u64) {
+        let mut applied = self.applied.subscribe();
+        let waited = applied.wait_for(|applied| *applied >= index).await;
+        waited.expect("the sender is in self");
     }
 
     /// A leader of the present term has spoken.

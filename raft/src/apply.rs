@@ -1,0 +1,107 @@
+//! Applying committed entries: in order, in batches, published before anyone is answered.
+//!
+//! The applier owns the store's only writer. Its outcomes go to the ports that wait for them, found
+//! by the number each proposal carries; nobody else is told, and nobody else builds a response.
+
+use std::sync::Arc;
+
+use holdfast_store::command::LEVEL_CURRENT;
+use holdfast_store::{Context, Fatal, Frozen, Position, ReceivedCheckpoint, State};
+use openraft::EntryPayload;
+
+use crate::checkpoint::membership_bytes;
+use crate::entry::{Batch, LogEntry};
+use crate::intake::Ticket;
+use crate::port::{Applied, Mail};
+use crate::shared::Shared;
+use crate::types::{Entry, StoredMembership, position};
+
+/// The owner of the state.
+pub(crate) struct Applier {
+    state: State,
+    shared: Arc<Shared>,
+    answers: Vec<(Ticket, Mail)>,
+}
+
+impl Applier {
+    pub(crate) fn new(state: State, shared: Arc<Shared>) -> Self {
+        shared.status.set_applied(state.applied().index);
+        Self { state, shared, answers: Vec::new() }
+    }
+
+    /// Where the state stands, and the membership in force there.
+    pub(crate) fn stand(&self) -> (Position, bytes::Bytes) {
+        (self.state.applied(), self.state.membership().1)
+    }
+
+    pub(crate) fn freeze(&self) -> Frozen {
+        self.state.freeze()
+    }
+
+    /// Applies entries that are committed, in the order of the log.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        for entry in entries {
+            self.apply_entry(entry)?;
+        }
+        self.state.publish();
+        self.shared.status.set_applied(last.log_id.index);
+        self.shared.post(std::mem::take(&mut self.answers));
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        let position = position(&entry.log_id);
+        match &entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Normal(batch) => self.apply_batch(position, batch)?,
+            EntryPayload::Membership(membership) => {
+                let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.state.apply_membership(position, membership_bytes(&stored));
+            }
+        }
+        self.state.finish_entry(position);
+        Ok(())
+    }
+
+    fn apply_batch(&mut self, position: Position, batch: &Batch) -> Result<(), Fatal> {
+        let entry = batch.decoded().map_err(|error| {
+            Fatal::new(format_args!("entry {} does not decode: {error}", position.index))
+        })?;
+        check_level(position, entry)?;
+        let identity = self.shared.identity;
+        for proposal in &entry.proposals {
+            let ours =
+                proposal.origin == identity.member_id && proposal.nonce == self.shared.nonce;
+            let context = Context { position, level: entry.level, respond: ours };
+            let outcome = self.state.apply(&context, &proposal.command)?;
+            if ours {
+                let applied = Applied { outcome, term: position.term, index: position.index };
+                let ticket = Ticket(proposal.sequence);
+                self.answers.push((ticket, Mail::Proposal(ticket, Ok(applied))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the state by a checkpoint. Whoever waits for an entry at or below it gets no
+    /// answer from it, and is told so.
+    pub(crate) fn install(&mut self, checkpoint: ReceivedCheckpoint) -> Result<(), Fatal> {
+        self.state.install(checkpoint)?;
+        self.state.publish();
+        let index = self.state.applied().index;
+        self.shared.status.set_applied(index);
+        self.shared.checkpoint_installed(index);
+        Ok(())
+    }
+}
+
+fn check_level(position: Position, entry: &LogEntry) -> Result<(), Fatal> {
+    if entry.level <= LEVEL_CURRENT {
+        return Ok(());
+    }
+    Err(Fatal::new(format_args!(
+        "entry {} has semantics level {}, and this program knows none above {LEVEL_CURRENT}",
+        position.index, entry.level
+    )))
+}

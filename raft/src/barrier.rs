@@ -1,0 +1,135 @@
+//! The read barrier: everyone who waits shares one question to the leader.
+//!
+//! One round is under way at a time; who comes meanwhile shares the next, because an answer that was
+//! asked for before a read began proves nothing to it. The wait for apply is not part of a round.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::peer;
+use openraft::ReadPolicy;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::Request;
+
+use crate::error::ReadBarrierError;
+use crate::intake::BarrierSubmission;
+use crate::peer::{Lane, Peers};
+use crate::port::Mail;
+use crate::propose::Raft;
+use crate::shared::Shared;
+use crate::status::Leadership;
+
+/// How long one question may stay unanswered before it is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+/// After an answer that helps nobody.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The task that runs the rounds.
+pub(crate) struct Barriers {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) raft: Raft,
+    pub(crate) peers: Arc<Peers>,
+}
+
+impl Barriers {
+    /// Runs until the node stops and drops it.
+    pub(crate) async fn run(self) {
+        loop {
+            let asked = self.shared.intake.barriers().await;
+            let last = asked.iter().map(|a| a.deadline).max().expect("never empty");
+            match self.round(last).await {
+                Ok(index) => self.answer_when_applied(asked, index, last),
+                Err(error) => answer(&self.shared, &asked, &Err(error)),
+            }
+        }
+    }
+
+    /// As many rounds may wait for apply as there are ports: each port has one round at a time.
+    fn answer_when_applied(&self, asked: Vec<BarrierSubmission>, index: u64, last: Instant) {
+        let shared = self.shared.clone();
+        if shared.status.applied_index() >= index {
+            return answer(&shared, &asked, &Ok(()));
+        }
+        tokio::spawn(async move {
+            let waited = tokio::time::timeout_at(last, shared.status.wait_applied(index)).await;
+            answer(&shared, &asked, &waited.map_err(|_| ReadBarrierError::TimedOut));
+        });
+    }
+
+    /// The index that must be applied before the readers may read.
+    async fn round(&self, deadline: Instant) -> Result<u64, ReadBarrierError> {
+        let mut leadership = self.shared.status.leadership();
+        let mut before = *leadership.borrow_and_update();
+        loop {
+            let asked = tokio::time::timeout(RETRY, self.ask(before));
+            tokio::select! {
+                biased;
+                changed = wait_change(&mut leadership, before) => {
+                    // Without a leader nobody was asked, so nothing was interrupted.
+                    if before.leader.is_some() {
+                        return Err(ReadBarrierError::LeaderChanged);
+                    }
+                    before = changed;
+                }
+                answer = asked => match answer {
+                    Ok(Some(index)) => return Ok(index),
+                    Ok(None) => tokio::time::sleep(PAUSE).await,
+                    Err(_) => {}
+                },
+                () = tokio::time::sleep_until(deadline) => return Err(ReadBarrierError::TimedOut),
+            }
+            if Instant::now() >= deadline {
+                return Err(ReadBarrierError::TimedOut);
+            }
+        }
+    }
+
+    async fn ask(&self, leadership: Leadership) -> Option<u64> {
+        match leadership.leader {
+            None => std::future::pending().await,
+            Some(leader) if leader == self.shared.identity.member_id => {
+                read_index(&self.raft).await.ok()
+            }
+            Some(leader) => self.ask_leader(leader).await,
+        }
+    }
+
+    async fn ask_leader(&self, leader: u64) -> Option<u64> {
+        let urls = self.shared.peer_urls(leader)?;
+        let mut request = Request::new(peer::ReadIndexRequest {});
+        self.peers.gate().sign(&mut request, leader);
+        let mut client = self.peers.client(leader, &urls, Lane::Pulse);
+        let answer = client.read_index(request).await.ok()?.into_inner();
+        match answer.kind() {
+            peer::read_index_response::Kind::Ready => answer.log_id.map(|log_id| log_id.index),
+            _ => None,
+        }
+    }
+}
+
+/// What a leader answers: the index that covers every write acknowledged so far.
+pub(crate) async fn read_index(raft: &Raft) -> Result<u64, peer::read_index_response::Kind> {
+    use openraft::errors::{LinearizableReadError, RaftError};
+    use peer::read_index_response::Kind;
+    match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+        Ok((read, _)) => Ok(read.index()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(Kind::NotLeader),
+        Err(_) => Err(Kind::NoQuorum),
+    }
+}
+
+async fn wait_change(
+    leadership: &mut watch::Receiver<Leadership>,
+    before: Leadership,
+) -> Leadership {
+    let changed = leadership.wait_for(|now| *now != before).await;
+    *changed.expect("the node keeps the sender while the task runs")
+}
+
+fn answer(shared: &Shared, asked: &[BarrierSubmission], result: &Result<(), ReadBarrierError>) {
+    for BarrierSubmission { port, round, .. } in asked {
+        let mail = Mail::Barrier { round: *round, result: result.clone() };
+        shared.post_to(*port, vec![mail]);
+    }
+}

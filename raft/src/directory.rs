@@ -1,0 +1,132 @@
+//! The data directory: whose it is, and that nobody else uses it.
+//!
+//! `identity` holds the member, its cluster and a random incarnation. An incarnation stands for
+//! everything the directory has promised: votes given, entries acknowledged.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_store::files::{File, Files};
+use prost::Message;
+use rand::RngExt;
+
+use crate::config::NodeConfig;
+use crate::error::OpenError;
+use crate::identity::Identity;
+
+const FORMAT: u32 = 1;
+const NAME: &str = "identity";
+const TEMPORARY: &str = "identity.tmp";
+/// The folder in which etcd keeps a member.
+const ETCD: &str = "member";
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct IdentityFile {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(fixed64, tag = "2")]
+    cluster: u64,
+    #[prost(fixed64, tag = "3")]
+    member: u64,
+    #[prost(fixed64, tag = "4")]
+    incarnation: u64,
+    /// Of the encoding with this field at 0.
+    #[prost(fixed32, tag = "15")]
+    crc32c: u32,
+}
+
+/// An opened data directory.
+pub(crate) struct Directory {
+    pub(crate) identity: Identity,
+    /// The directory was empty: this member has promised nothing yet.
+    pub(crate) fresh: bool,
+}
+
+/// Opens the directory of the member that the flags describe, or makes it.
+pub(crate) fn open(
+    config: &NodeConfig,
+    files: &dyn Files,
+    member_id: u64,
+    cluster_id: u64,
+) -> Result<Directory, OpenError> {
+    let directory = &config.data_directory;
+    let failed = |what: &str| {
+        let what = format!("{what} {}", directory.display());
+        move |source| OpenError::Io { what, source }
+    };
+    if files.exists(&directory.join(ETCD)).map_err(failed("looking into"))? {
+        return Err(OpenError::WrittenByEtcd(directory.display().to_string()));
+    }
+    files.create_directory(directory).map_err(failed("making"))?;
+    let path = directory.join(NAME);
+    if !files.exists(&path).map_err(failed("looking into"))? {
+        let incarnation = crate::runtime::generator().random_range(1..=u64::MAX);
+        let identity = Identity { member_id, cluster_id, incarnation };
+        create(directory, files, identity).map_err(failed("writing into"))?;
+        return Ok(Directory { identity, fresh: true });
+    }
+    let found = read(&path, files).map_err(failed("reading the identity in"))?;
+    if found.format > FORMAT {
+        return Err(OpenError::NewerFormat {
+            directory: directory.display().to_string(),
+            found: found.format,
+            known: FORMAT,
+        });
+    }
+    let describe = |member: u64, cluster: u64| format!("{member:x} of cluster {cluster:x}");
+    if (found.member, found.cluster) != (member_id, cluster_id) {
+        return Err(OpenError::WrongMember {
+            directory: directory.display().to_string(),
+            found: describe(found.member, found.cluster),
+            expected: describe(member_id, cluster_id),
+        });
+    }
+    let identity = Identity { member_id, cluster_id, incarnation: found.incarnation };
+    Ok(Directory { identity, fresh: false })
+}
+
+fn create(directory: &Path, files: &dyn Files, identity: Identity) -> io::Result<()> {
+    let mut content = IdentityFile {
+        format: FORMAT,
+        cluster: identity.cluster_id,
+        member: identity.member_id,
+        incarnation: identity.incarnation,
+        crc32c: 0,
+    };
+    content.crc32c = crc32c::crc32c(&content.encode_to_vec());
+    let temporary = directory.join(TEMPORARY);
+    if files.exists(&temporary)? {
+        files.remove(&temporary)?;
+    }
+    let file = files.create(&temporary)?;
+    file.write_all_at(&content.encode_to_vec(), 0)?;
+    file.sync_data()?;
+    files.rename(&temporary, &directory.join(NAME))?;
+    files.sync_directory(directory)?;
+    if let Some(parent) = directory.parent() {
+        files.sync_directory(parent)?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path, files: &dyn Files) -> io::Result<IdentityFile> {
+    let file: Arc<dyn File> = files.open(path)?;
+    let length = usize::try_from(file.length()?).map_err(io::Error::other)?;
+    if length > 4096 {
+        return Err(damaged());
+    }
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)?;
+    let content = IdentityFile::decode(Bytes::from(bytes)).map_err(|_| damaged())?;
+    let bare = IdentityFile { crc32c: 0, ..content };
+    if content.format <= FORMAT && crc32c::crc32c(&bare.encode_to_vec()) != content.crc32c {
+        return Err(damaged());
+    }
+    Ok(content)
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the identity file is damaged")
+}

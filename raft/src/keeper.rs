@@ -1,0 +1,208 @@
+//! The keeper of what lies on disk below the log: seals blocks, compacts, takes checkpoints.
+//!
+//! One thread owns the store's maintainer and does its work in bounded steps; between two steps it
+//! answers questions. It persists only what the log has flushed, so that the disk never knows more
+//! than the log does.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_store::{Export, Fatal, Maintainer, ManifestInfo, Receiving, Taken, Worked};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::apply::Applier;
+use crate::log_facts::LogFacts;
+use crate::shared::Shared;
+use crate::work::Actor;
+
+/// Questions that wait for the keeper.
+const QUEUE: usize = 16;
+/// How long the keeper sleeps when there is nothing to do.
+const IDLE: Duration = Duration::from_millis(100);
+/// A checkpoint is due after so many bytes of log,
+const DUE_BYTES: u64 = 64 << 20;
+/// or after so long,
+const DUE_AFTER: Duration = Duration::from_secs(300);
+/// or after `--snapshot-count` entries if that is below its default.
+const COUNT_DEFAULT: u64 = 10_000;
+
+/// How often the state may move on under a checkpoint before it waits for its next turn.
+const TAKE_ATTEMPTS: usize = 3;
+
+enum Question {
+    Export(oneshot::Sender<Result<Option<Export>, Fatal>>),
+    Take(oneshot::Sender<Result<(), Fatal>>),
+    Receive(Bytes, oneshot::Sender<Result<Receiving, Fatal>>),
+    Installed(oneshot::Sender<Result<(), Fatal>>),
+}
+
+/// The way to the keeper.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    questions: mpsc::Sender<Question>,
+    taken: watch::Receiver<Vec<ManifestInfo>>,
+}
+
+impl Keeper {
+    /// A keeper, and the loop to run apart.
+    pub(crate) fn new(parts: KeeperParts) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (questions, queue) = mpsc::channel(QUEUE);
+        let (sender, taken) = watch::channel(parts.maintainer.manifests());
+        let shared = parts.shared.clone();
+        let work = Work {
+            last_bytes: parts.log.bytes(),
+            last_taken: Instant::now(),
+            parts,
+            queue,
+            taken: sender,
+        };
+        let run = async move {
+            if let Err(fatal) = work.run().await {
+                shared.fail(fatal);
+            }
+        };
+        (Self { questions, taken }, run)
+    }
+
+    /// The checkpoints there are, oldest first, with every change.
+    pub(crate) fn taken(&self) -> watch::Receiver<Vec<ManifestInfo>> {
+        self.taken.clone()
+    }
+
+    /// The newest checkpoint, pinned; none before there is one.
+    pub(crate) async fn export(&self) -> Result<Option<Export>, Fatal> {
+        self.ask(Question::Export).await
+    }
+
+    /// Takes a checkpoint now.
+    pub(crate) async fn take(&self) -> Result<(), Fatal> {
+        self.ask(Question::Take).await
+    }
+
+    /// Prepares to receive the checkpoint of `manifest`.
+    pub(crate) async fn receive(&self, manifest: Bytes) -> Result<Receiving, Fatal> {
+        self.ask(|answer| Question::Receive(manifest, answer)).await
+    }
+
+    /// A received checkpoint has become the state.
+    pub(crate) async fn installed(&self) -> Result<(), Fatal> {
+        self.ask(Question::Installed).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, Fatal>>) -> Question,
+    ) -> Result<T, Fatal> {
+        let gone = || Fatal::new("the keeper of checkpoints has stopped");
+        let (answer, result) = oneshot::channel();
+        self.questions.send(question(answer)).await.map_err(|_| gone())?;
+        result.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// What the keeper works with.
+pub(crate) struct KeeperParts {
+    pub(crate) maintainer: Maintainer,
+    pub(crate) applier: Actor<Applier>,
+    pub(crate) log: LogFacts,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) snapshot_count: u64,
+}
+
+struct Work {
+    parts: KeeperParts,
+    queue: mpsc::Receiver<Question>,
+    taken: watch::Sender<Vec<ManifestInfo>>,
+    last_taken: Instant,
+    last_bytes: u64,
+}
+
+impl Work {
+    /// Ends when the last handle is gone.
+    async fn run(mut self) -> Result<(), Fatal> {
+        loop {
+            let worked = self.parts.maintainer.step(self.parts.log.flushed())?;
+            if self.is_due() {
+                self.take().await?;
+            }
+            let pause = match worked {
+                Worked::Something => Duration::ZERO,
+                Worked::Nothing | Worked::Paused => IDLE,
+            };
+            match tokio::time::timeout(pause, self.queue.recv()).await {
+                Ok(Some(question)) => self.answer(question).await?,
+                Ok(None) => return Ok(()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let newest = self.taken.borrow().last().map_or(0, |info| info.position.index);
+        let entries = self.parts.shared.status.applied_index().saturating_sub(newest);
+        if entries < self.parts.snapshot_count.max(1) {
+            return false;
+        }
+        self.parts.snapshot_count < COUNT_DEFAULT
+            || self.parts.log.bytes().saturating_sub(self.last_bytes) >= DUE_BYTES
+            || self.last_taken.elapsed() >= DUE_AFTER
+    }
+
+    async fn take(&mut self) -> Result<(), Fatal> {
+        self.last_taken = Instant::now();
+        for _ in 0..TAKE_ATTEMPTS {
+            let frozen = self.parts.applier.call(|applier| applier.freeze()).await;
+            let frozen = frozen.map_err(Fatal::new)?;
+            self.parts.log.wait_flushed(frozen.position.index).await;
+            match self.parts.maintainer.take_manifest(frozen, self.parts.log.flushed())? {
+                Taken::Manifest(info) => {
+                    let (index, revision) = (info.position.index, info.revision);
+                    tracing::info!(index, revision, "took a checkpoint");
+                    self.last_bytes = self.parts.log.bytes();
+                    self.tell();
+                    return Ok(());
+                }
+                Taken::Stale | Taken::NotFlushed => {}
+                Taken::NoSpace => {
+                    tracing::warn!("no space for a checkpoint; the log keeps growing");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self) {
+        self.taken.send_replace(self.parts.maintainer.manifests());
+    }
+
+    async fn answer(&mut self, question: Question) -> Result<(), Fatal> {
+        // A caller that is gone needs no answer.
+        match question {
+            Question::Export(answer) => {
+                let result = match self.parts.maintainer.manifests().is_empty() {
+                    true => Ok(None),
+                    false => self.parts.maintainer.export().map(Some),
+                };
+                let _ = answer.send(result);
+            }
+            Question::Take(answer) => {
+                let result = self.take().await;
+                let _ = answer.send(result.clone());
+                result?;
+            }
+            Question::Receive(manifest, answer) => {
+                let received = self.parts.maintainer.receive(manifest);
+                let _ = answer.send(received.map_err(Fatal::new));
+            }
+            Question::Installed(answer) => {
+                self.tell();
+                let _ = answer.send(Ok(()));
+            }
+        }
+        Ok(())
+    }
+}

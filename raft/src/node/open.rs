@@ -1,0 +1,256 @@
+//! Starting a member: directory, state, log, openraft, peers, tasks; in this order.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::Stream;
+use holdfast_proto::peer::peer_server::PeerServer as PeerService;
+use holdfast_store::command::{Change, Command, LEVEL_CURRENT, MemberAttributes};
+use holdfast_store::{Fatal, Opened, Options};
+use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+use rand::RngExt;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tonic::transport::Server;
+
+use crate::apply::Applier;
+use crate::barrier::Barriers;
+use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams};
+use crate::directory;
+use crate::error::OpenError;
+use crate::keeper::{Keeper, KeeperParts};
+use crate::lease::{LeaseDesk, answer_ports, keep_time};
+use crate::log_facts::LogFacts;
+use crate::machine::Machine;
+use crate::memory_log::MemoryLog;
+use crate::node::{Inner, Node, found, plan};
+use crate::observe::observe;
+use crate::peer::{
+    Gate, MESSAGE_BYTES_MAX, Network, PeerIo, PeerServer, Peers, ServerParts, TcpListen,
+};
+use crate::port::Port;
+use crate::propose::{Proposer, Raft};
+use crate::purge::{Holds, Purger};
+use crate::receive::Receiver;
+use crate::shared::Shared;
+use crate::status::StatusCell;
+use crate::work::{Actor, run_apart};
+
+/// Everything below openraft.
+struct Ground {
+    shared: Arc<Shared>,
+    machine: Machine,
+    log: MemoryLog,
+    facts: LogFacts,
+    hub: holdfast_store::WatchHub,
+}
+
+pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, OpenError> {
+    if let Some(seed) = seams.seed {
+        crate::runtime::seed_thread(seed);
+    }
+    let plan = plan::plan(&config)?;
+    let listener = match seams.listener.take() {
+        Some(listener) => listener,
+        None => bind(&config).await?,
+    };
+    let directory = directory::open(&config, &*seams.files, plan.member_id, plan.cluster_id)?;
+    let identity = directory.identity;
+    let ground = lay_ground(&config, &seams, identity)?;
+    let shared = ground.shared.clone();
+    let gate = Gate::new(identity, incarnations(&shared));
+    let peers = Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout));
+    let holds = Holds::default();
+    let network = Network {
+        peers: peers.clone(),
+        append_timeout: config.election_timeout,
+        workers: seams.workers,
+        holds: holds.clone(),
+        log: ground.facts.clone(),
+    };
+    let machine = ground.machine.clone();
+    let settings = Arc::new(settings(&config, identity.cluster_id)?);
+    let raft = Raft::new(identity.member_id, settings, network, ground.log, ground.machine).await;
+    let raft = raft.map_err(|error| Fatal::new(error))?;
+    let port = shared.open_port();
+    let desk = LeaseDesk::new(shared.clone(), port.clone());
+    let mut tasks = JoinSet::new();
+    let tick = config.heartbeat_interval / 2;
+    tasks.spawn(observe(shared.clone(), raft.clone(), tick));
+    let (stop_server, stopped) = oneshot::channel();
+    let service = PeerServer::new(ServerParts {
+        gate: peers.gate().clone(),
+        raft: raft.clone(),
+        shared: shared.clone(),
+        leases: desk.clone(),
+        receiver: Arc::new(Receiver::new(machine.keeper.clone(), seams.workers)),
+    });
+    tasks.spawn(serve(service, listener, stopped));
+    if !raft.is_initialized().await.map_err(Fatal::new)? {
+        let founded = found::ask_peers(&plan, identity, &peers).await?;
+        if !founded && config.initial_cluster_state == ClusterState::New {
+            found::initialise(&raft, &plan.members).await?;
+        }
+    }
+    let purger = Purger {
+        raft: raft.clone(),
+        taken: machine.keeper.taken(),
+        holds,
+        log: ground.facts,
+        catchup_entries: config.snapshot_catchup_entries,
+    };
+    tasks.spawn(purger.run());
+    tasks.spawn(Proposer::new(shared.clone(), raft.clone(), peers.clone()).run());
+    let barriers = Barriers { shared: shared.clone(), raft: raft.clone(), peers: peers.clone() };
+    tasks.spawn(barriers.run());
+    tasks.spawn(keep_time(desk.clone(), config.election_timeout));
+    tasks.spawn(answer_ports(desk, peers));
+    let ready = watch::Sender::new(false);
+    tasks.spawn(publish(port.clone(), shared.clone(), attributes(&config, identity), ready.clone()));
+    let inner = Inner {
+        shared,
+        raft,
+        hub: ground.hub,
+        ready,
+        election_timeout: config.election_timeout,
+        tasks: Mutex::new(Some((tasks, stop_server))),
+    };
+    Ok(Node { inner: Arc::new(inner) })
+}
+
+/// State, log, and those who own them.
+fn lay_ground(
+    config: &NodeConfig,
+    seams: &Seams,
+    identity: crate::Identity,
+) -> Result<Ground, OpenError> {
+    let mut options = Options::new(&config.data_directory);
+    options.files = seams.files.clone();
+    options.backend = seams.backend.clone();
+    options.block_cache_bytes = config.block_cache_bytes;
+    options.incarnation = identity.incarnation;
+    let Opened { state, maintainer, reader, hub } =
+        holdfast_store::open(options).map_err(|error| Fatal::new(error))?;
+    let log = MemoryLog::default();
+    let facts = log.facts();
+    let nonce = crate::runtime::generator().random();
+    let status = StatusCell::new(identity.member_id, config.election_timeout);
+    let shared = Arc::new(Shared::new(
+        identity,
+        nonce,
+        config.request_timeout(),
+        config.max_request_bytes,
+        status,
+        reader,
+    ));
+    let applier = Applier::new(state, shared.clone());
+    let applier = Actor::start("holdfast-apply", seams.workers, applier);
+    let (keeper, keeping) = Keeper::new(KeeperParts {
+        maintainer,
+        applier: applier.clone(),
+        log: facts.clone(),
+        shared: shared.clone(),
+        snapshot_count: config.snapshot_count,
+    });
+    run_apart("holdfast-keeper", seams.workers, keeping);
+    let machine = Machine { shared: shared.clone(), applier, keeper };
+    Ok(Ground { shared, machine, log, facts, hub })
+}
+
+fn incarnations(shared: &Arc<Shared>) -> crate::peer::Incarnations {
+    let shared = shared.clone();
+    Arc::new(move |member| shared.committed_incarnation(member))
+}
+
+/// openraft's settings. It campaigns after its lease, which is the longer election timeout, and a
+/// random time between the two, so both are fractions of ours.
+fn settings(config: &NodeConfig, cluster_id: u64) -> Result<Config, OpenError> {
+    let timeout = config.election_timeout.as_millis() as u64;
+    let settings = Config {
+        cluster_name: format!("{cluster_id:x}"),
+        heartbeat_interval: config.heartbeat_interval.as_millis() as u64,
+        election_timeout_min: timeout * 4 / 10,
+        election_timeout_max: timeout * 7 / 10,
+        enable_pre_vote: Some(config.pre_vote),
+        quorum_loss_probe_interval: Some(2 * timeout),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: 1 << 40,
+        max_payload_entries: 1024,
+        install_snapshot_timeout: 600_000,
+        removed_leader_step_down: StepDownPolicy::After(150),
+        backoff: "20ms 40ms 80ms ...500ms".to_owned(),
+        ..Config::default()
+    };
+    settings.validate().map_err(|error| OpenError::Misconfigured(error.to_string()))
+}
+
+async fn bind(config: &NodeConfig) -> Result<Box<dyn Listen>, OpenError> {
+    let bound = TcpListen::bind(&config.listen_peer).await;
+    let bound = bound.map_err(|source| {
+        let what = "binding the peer address".to_owned();
+        OpenError::Io { what, source }
+    })?;
+    Ok(Box::new(bound))
+}
+
+/// Serves peers until told to stop.
+async fn serve(service: PeerServer, listener: Box<dyn Listen>, stopped: oneshot::Receiver<()>) {
+    let service = PeerService::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let served = Server::builder()
+        .initial_stream_window_size(16 << 20)
+        .initial_connection_window_size(32 << 20)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming(listener), async {
+            // A node that is dropped without a word stops serving too.
+            let _ = stopped.await;
+        })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "peers are not served any more");
+    }
+}
+
+fn incoming(listener: Box<dyn Listen>) -> impl Stream<Item = std::io::Result<PeerIo>> {
+    futures_util::stream::unfold(listener, |mut listener| async move {
+        let accepted: std::io::Result<Connection> = listener.accept().await;
+        if accepted.is_err() {
+            // Out of file descriptors, most likely; it passes.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Some((accepted.map(PeerIo), listener))
+    })
+}
+
+fn attributes(config: &NodeConfig, identity: crate::Identity) -> MemberAttributes {
+    MemberAttributes {
+        member: identity.member_id,
+        name: config.name.clone(),
+        client_urls: config.advertise_client_urls.clone(),
+        incarnation: identity.incarnation,
+        level_max: LEVEL_CURRENT,
+    }
+}
+
+/// Publishes what this member says of itself, until it is committed.
+async fn publish(
+    port: Port,
+    shared: Arc<Shared>,
+    attributes: MemberAttributes,
+    ready: watch::Sender<bool>,
+) {
+    loop {
+        let change = Change::MemberAttributes(attributes.clone());
+        match port.propose(Command { change: Some(change) }).await {
+            Ok(_) => break,
+            Err(error) => tracing::warn!(%error, "this member is not published yet"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    shared.look_at_members();
+    ready.send_replace(true);
+}

@@ -1,0 +1,67 @@
+//! Looks at openraft and tells the rest of the node, as often as something changes and on a tick.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::async_runtime::Instant;
+
+use crate::propose::Raft;
+use crate::shared::Shared;
+use crate::status::{Leadership, Observation};
+
+/// Runs until the node stops and drops it, or openraft stops by itself.
+pub(crate) async fn observe(shared: Arc<Shared>, raft: Raft, tick: Duration) {
+    let mut server = raft.server_metrics();
+    let mut data = raft.data_metrics();
+    let started = tokio::time::Instant::now();
+    let mut ticks = tokio::time::interval(tick);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look(&shared, &raft);
+        let mut ticked = false;
+        let open = tokio::select! {
+            changed = server.changed() => changed.is_ok(),
+            changed = data.changed() => changed.is_ok(),
+            _ = ticks.tick() => {
+                ticked = true;
+                true
+            }
+        };
+        if ticked {
+            shared.look_at_members();
+            shared.reader.tick(started.elapsed().as_millis() as u64);
+        }
+        let running = raft.metrics().borrow_watched().running_state.clone();
+        if let Err(fatal) = running
+            && !shared.has_stopped()
+        {
+            shared.fail(holdfast_store::Fatal::new(fatal));
+        }
+        if !open {
+            return;
+        }
+    }
+}
+
+fn look(shared: &Shared, raft: &Raft) {
+    let server = raft.server_metrics().borrow_watched().clone();
+    let data = raft.data_metrics().borrow_watched().clone();
+    let leads = server.state == ServerState::Leader;
+    let quorum_silent = leads.then(|| match data.last_quorum_acked {
+        Some(acknowledged) => acknowledged.elapsed(),
+        None => Duration::ZERO,
+    });
+    shared.set_membership(server.membership_config.clone());
+    shared.status.observe(&Observation {
+        leadership: Leadership {
+            term: server.vote.leader_id.term,
+            leader: server.current_leader,
+        },
+        learner: server.state == ServerState::Learner,
+        last_index: data.last_log.map_or(0, |log_id| log_id.index),
+        committed_index: data.local_committed.map_or(0, |log_id| log_id.index),
+        quorum_silent,
+    });
+}

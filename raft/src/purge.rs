@@ -1,0 +1,131 @@
+//! Which entries the log may forget.
+//!
+//! Two verified checkpoints are kept, and the log reaches back to the older one. Above that, the
+//! last `--snapshot-catchup-entries` stay for slow followers, and whatever a follower needs that has
+//! just been sent a checkpoint.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_store::ManifestInfo;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::log_facts::LogFacts;
+use crate::propose::Raft;
+
+/// A follower this close needs nothing held back any more.
+const NEAR: u64 = 1000;
+/// A log of this size is held back for nobody.
+const HELD_BYTES_MAX: u64 = 4 << 30;
+/// How long openraft may take to look at a new checkpoint.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Entries held back for followers: after these indices nothing is purged.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holds(Arc<Mutex<BTreeMap<u64, Hold>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    index: u64,
+    bytes: u64,
+}
+
+impl Holds {
+    /// `member` is being sent a checkpoint that ends at `index`.
+    pub(crate) fn hold(&self, member: u64, index: u64, bytes: u64) {
+        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.insert(member, Hold { index, bytes });
+    }
+
+    /// The lowest index held, of those that are still needed.
+    fn lowest(&self, needed: impl Fn(u64) -> bool, bytes: u64) -> Option<u64> {
+        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.retain(|member, hold| {
+            needed(*member) && bytes.saturating_sub(hold.bytes) < HELD_BYTES_MAX
+        });
+        holds.values().map(|hold| hold.index).min()
+    }
+}
+
+/// The task that purges.
+pub(crate) struct Purger {
+    pub(crate) raft: Raft,
+    pub(crate) taken: watch::Receiver<Vec<ManifestInfo>>,
+    pub(crate) holds: Holds,
+    pub(crate) log: LogFacts,
+    pub(crate) catchup_entries: u64,
+}
+
+/// How often holds are looked at again.
+const TICK: Duration = Duration::from_secs(5);
+
+impl Purger {
+    /// Runs until the node stops and drops it, or openraft stops.
+    pub(crate) async fn run(mut self) {
+        let mut told = 0;
+        loop {
+            let manifests = self.taken.borrow_and_update().clone();
+            if let Some(newest) = manifests.last() {
+                let newest = newest.position.index;
+                if newest > told {
+                    if !self.tell(newest).await {
+                        return;
+                    }
+                    told = newest;
+                }
+                if !self.purge(&manifests).await {
+                    return;
+                }
+            }
+            let _ = tokio::time::timeout(TICK, self.taken.changed()).await;
+        }
+    }
+
+    /// Shows openraft the newest checkpoint; it purges only what it knows to be in one.
+    async fn tell(&self, index: u64) -> bool {
+        if self.raft.trigger().snapshot().await.is_err() {
+            return false;
+        }
+        let until = Instant::now() + LOOK;
+        let mut metrics = self.raft.data_metrics();
+        loop {
+            let seen = metrics.borrow_watched().snapshot.map_or(0, |log_id| log_id.index);
+            if seen >= index {
+                return true;
+            }
+            match tokio::time::timeout_at(until, metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
+    async fn purge(&self, manifests: &[ManifestInfo]) -> bool {
+        let [older, newest] = manifests else { return true };
+        let kept = newest.position.index.saturating_sub(self.catchup_entries);
+        let mut upto = older.position.index.min(kept);
+        if let Some(held) = self.holds.lowest(|member| self.lags(member), self.log.bytes()) {
+            upto = upto.min(held);
+        }
+        let purged = self.raft.data_metrics().borrow_watched().purged;
+        if upto == 0 || purged.is_some_and(|log_id| log_id.index >= upto) {
+            return true;
+        }
+        tracing::debug!(upto, "purging the log");
+        self.raft.trigger().purge_log(upto).await.is_ok()
+    }
+
+    /// Whether this member leads, and `member` has some way to go.
+    fn lags(&self, member: u64) -> bool {
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else { return false };
+        let Some(matching) = replication.get(&member) else { return false };
+        let matching = matching.map_or(0, |log_id| log_id.index);
+        metrics.last_log.is_some_and(|last| last.index.saturating_sub(matching) > NEAR)
+    }
+}

@@ -1,0 +1,102 @@
+//! Taking in a checkpoint that a leader sends, piece by piece.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use holdfast_proto::peer;
+use holdfast_store::Receiving;
+use tonic::Status;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::Workers;
+use crate::keeper::Keeper;
+use crate::machine::Snapshot;
+use crate::types::{SnapshotMeta, log_id_from_wire, stored_membership_from_wire};
+use crate::work::block;
+
+/// The one checkpoint that is being received; a newer offer replaces it. What has been written
+/// stays, so that the next attempt goes on from there.
+pub(crate) struct Receiver {
+    keeper: Keeper,
+    workers: Workers,
+    current: Arc<Mutex<Current>>,
+}
+
+#[derive(Default)]
+struct Current {
+    transfer: u64,
+    receiving: Option<Receiving>,
+}
+
+impl Receiver {
+    pub(crate) fn new(keeper: Keeper, workers: Workers) -> Self {
+        Self { keeper, workers, current: Arc::default() }
+    }
+
+    /// Starts to receive; says which bytes are missing.
+    pub(crate) async fn offer(&self, manifest: Bytes) -> Result<peer::CheckpointNeeds, Status> {
+        let receiving = self.keeper.receive(manifest).await;
+        let receiving = receiving.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let files = receiving
+            .missing()
+            .into_iter()
+            .map(|file| peer::checkpoint_needs::File {
+                name: file.name,
+                offset: file.offset,
+                length: file.length,
+            })
+            .collect();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.transfer += 1;
+        current.receiving = Some(receiving);
+        Ok(peer::CheckpointNeeds { files, transfer: current.transfer })
+    }
+
+    /// Writes a piece.
+    pub(crate) async fn write(&self, chunk: peer::CheckpointChunk) -> Result<(), Status> {
+        if crc32c::crc32c(&chunk.bytes) != chunk.crc32c {
+            return Err(Status::data_loss("a piece of a checkpoint was damaged on the way"));
+        }
+        let current = self.current.clone();
+        let written = block(self.workers, move || {
+            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(receiving) = current.of(chunk.transfer) else { return Err(superseded()) };
+            receiving
+                .write(&chunk.file, chunk.offset, &chunk.bytes)
+                .map_err(|error| Status::aborted(error.to_string()))
+        });
+        written.await.unwrap_or_else(|gone| Err(Status::aborted(gone.to_string())))
+    }
+
+    /// Verifies what was received and makes it durable.
+    pub(crate) async fn finish(&self, wire: peer::CheckpointInstall) -> Result<Snapshot, Status> {
+        let membership = wire.membership.unwrap_or_default();
+        let meta = SnapshotMeta {
+            last_log_id: wire.last.as_ref().map(log_id_from_wire),
+            last_membership: stored_membership_from_wire(&membership)
+                .map_err(|error| Status::invalid_argument(error.to_string()))?,
+        };
+        let current = self.current.clone();
+        let finished = block(self.workers, move || {
+            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.of(wire.transfer).is_none() {
+                return Err(superseded());
+            }
+            let receiving = current.receiving.take().expect("it was just there");
+            receiving.finish().map_err(|error| Status::aborted(error.to_string()))
+        });
+        let received =
+            finished.await.unwrap_or_else(|gone| Err(Status::aborted(gone.to_string())))?;
+        Ok(Snapshot { meta, snapshot: Checkpoint::Received(Box::new(received)) })
+    }
+}
+
+impl Current {
+    fn of(&mut self, transfer: u64) -> Option<&mut Receiving> {
+        self.receiving.as_mut().filter(|_| self.transfer == transfer)
+    }
+}
+
+fn superseded() -> Status {
+    Status::aborted("a newer checkpoint has been offered since")
+}

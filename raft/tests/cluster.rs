@@ -1,0 +1,134 @@
+//! What a cluster promises, member by member: writes, reads, elections, restarts.
+
+mod world;
+
+use std::time::Duration;
+
+use world::{World, put, put_on, within};
+
+#[tokio::test(start_paused = true)]
+async fn one_member_applies_what_it_is_asked_to() {
+    let mut world = World::new(1);
+    world.start_all().await;
+    let port = world.port(0);
+    let before = world.node(0).reader().revision();
+    let first = put_on(&port, "a", "1").await.expect("applied");
+    let second = put_on(&port, "b", "2").await.expect("applied");
+    assert_eq!(first.outcome.revision, before + 1);
+    assert_eq!(second.outcome.revision, before + 2);
+    within(10, port.read_barrier()).await.expect("leads");
+    assert!(world.node(0).reader().revision() >= before + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_together_shares_an_entry() {
+    let mut world = World::new(1);
+    world.start_all().await;
+    let port = world.port(0);
+    let puts = (0..100).map(|i| {
+        let port = port.clone();
+        async move { port.propose(put(&format!("k{i}"), "v")).await.expect("applied") }
+    });
+    let applied = within(30, futures_util::future::join_all(puts)).await;
+    let mut indices: Vec<u64> = applied.iter().map(|a| a.index).collect();
+    indices.dedup();
+    assert!(indices.len() < 10, "{} entries for 100 puts", indices.len());
+    let revisions: std::collections::BTreeSet<i64> =
+        applied.iter().map(|a| a.outcome.revision).collect();
+    assert_eq!(revisions.len(), 100, "each put has its own revision");
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_on_any_member_are_read_on_every_member() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    for writer in 0..3 {
+        let written = put_on(&world.port(writer), "k", "v").await.expect("applied");
+        for reader in 0..3 {
+            within(10, world.port(reader).read_barrier()).await.expect("a leader answers");
+            let seen = world.node(reader).reader().revision();
+            assert!(seen >= written.outcome.revision, "member {reader} reads {seen}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_a_leader_is_survived() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let follower = world.follower().await;
+    let port = world.port(follower);
+    let before = put_on(&port, "k", "1").await.expect("applied");
+    let leader = world.leader().await;
+    world.crash(leader).await;
+    let after = put_on(&port, "k", "2").await.expect("applied under another leader");
+    assert_eq!(after.outcome.revision, before.outcome.revision + 1);
+    assert!(after.term > before.term);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_quorum_a_write_times_out_and_nobody_claims_it_failed() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let leader = world.leader().await;
+    let port = world.port(leader);
+    for i in 0..3 {
+        if i != leader {
+            world.crash(i).await;
+        }
+    }
+    let refused = put_on(&port, "k", "1").await.expect_err("no quorum");
+    let unknown = holdfast_raft::ProposeError::TimedOutConnectionLost;
+    assert!(refused == unknown || refused == holdfast_raft::ProposeError::TimedOut, "{refused}");
+    within(30, port.read_barrier()).await.expect_err("no quorum");
+    let mut no_leader = world.node(leader).no_leader();
+    within(30, no_leader.wait_for(|gone| *gone)).await.expect("noticed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_is_handed_over() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let leader = world.leader().await;
+    let to = world.node((leader + 1) % 3).identity().member_id;
+    assert!(world.node(leader).transfer_leadership(Some(to)).await);
+    assert_eq!(world.leader().await, (leader + 1) % 3);
+    assert!(!world.node(leader).transfer_leadership(None).await, "it does not lead any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn proposals_through_many_elections_are_applied_at_most_once() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let start = world.node(0).reader().revision();
+    let mut writers = Vec::new();
+    for i in 0..3 {
+        let port = world.port(i);
+        writers.push(tokio::spawn(async move {
+            let (mut done, mut unknown) = (0, 0);
+            for n in 0..200 {
+                match port.propose(put(&format!("m{i}-{n}"), "v")).await {
+                    Ok(_) => done += 1,
+                    Err(_) => unknown += 1,
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            (done, unknown)
+        }));
+    }
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let leader = world.leader().await;
+        world.node(leader).transfer_leadership(None).await;
+    }
+    let (mut done, mut unknown) = (0, 0);
+    for writer in writers {
+        let (d, u) = within(600, writer).await.expect("no panic");
+        done += d;
+        unknown += u;
+    }
+    within(30, world.port(0).read_barrier()).await.expect("a leader answers");
+    let applied = world.node(0).reader().revision() - start;
+    assert!(applied >= done && applied <= done + unknown, "{applied} of {done} + {unknown}");
+    assert!(done > 500, "{done} of 600");
+}
