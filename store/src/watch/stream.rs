@@ -9,7 +9,7 @@ use super::{Delivery, Shared, StreamLimits, Wake, WatchSpec};
 /// order in which they were made. Dropping it cancels everything.
 pub struct WatchStream {
     shared: Arc<Shared>,
-    core: Arc<StreamCore>,
+    pub(super) core: Arc<StreamCore>,
 }
 
 pub(super) fn open(shared: Arc<Shared>, wake: Arc<dyn Wake>, limits: StreamLimits) -> WatchStream {
