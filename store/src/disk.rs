@@ -27,6 +27,13 @@ pub(crate) struct KeptManifest {
     pub(crate) files: Vec<(Arc<BlockFile>, Extent)>,
 }
 
+impl KeptManifest {
+    /// The identities of its files.
+    pub(crate) fn ids(&self) -> Vec<FileId> {
+        self.files.iter().map(|(file, _)| file.id).collect()
+    }
+}
+
 impl Disk {
     pub(crate) fn new(
         options: Options,

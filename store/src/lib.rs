@@ -29,6 +29,7 @@ mod revision;
 mod state;
 #[cfg(test)]
 mod testing;
+mod transfer;
 pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend};
@@ -44,4 +45,5 @@ pub use record::{Record, RecordHeader, RecordKind};
 pub use records::Records;
 pub use revision::{Position, Revision};
 pub use state::{Context, State};
+pub use transfer::{Checkpoints, Export, FileInfo, ReceiveError, ReceivedCheckpoint, Receiving};
 pub use watch::{WatchHub, WatchStream};

@@ -78,6 +78,5 @@ fn load_block(
             restore.record(header)?;
         }
     }
-    block.place.keep();
     Ok(Some(block))
 }

@@ -6,6 +6,7 @@
 //! Nothing becomes durable that the log has not flushed. A full disk pauses; any other error of
 //! the disk ends the process.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::backend::directory::BlockDirectory;
@@ -93,6 +94,10 @@ impl Maintainer {
         Ok(if worked { Worked::Something } else { Worked::Nothing })
     }
 
+    pub(crate) fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
     /// The verified manifests, oldest first.
     pub fn manifests(&self) -> Vec<ManifestInfo> {
         self.disk.manifests().iter().map(|kept| kept.info.clone()).collect()
@@ -116,11 +121,16 @@ impl Maintainer {
 
     /// Removes one file that nothing refers to: no block, no kept manifest, no export, no reader.
     fn remove_one_file(&mut self) -> Result<bool, Fatal> {
+        // A received file may have taken the place of a shorter one that a manifest still means.
+        let named =
+            self.disk.manifests().iter().flat_map(|kept| kept.ids()).collect::<BTreeSet<_>>();
         let mut registry = self.disk.records.shared.registry();
         // Every way to a file leads through this registry or through someone who holds it, so a
         // count of one cannot rise while the registry is locked.
         let unused = |file: &&Arc<BlockFile>| {
-            Arc::strong_count(file) == 1 && !self.writer.is_current(file.id)
+            Arc::strong_count(file) == 1
+                && !self.writer.is_current(file.id)
+                && !named.contains(&file.id)
         };
         let Some(id) = registry.values().find(unused).map(|file| file.id) else {
             return Ok(false);

@@ -126,6 +126,7 @@ impl Opening {
             if rebuild {
                 directory.commit(manifest);
             }
+            blocks.values().for_each(|block| block.place.keep());
             records.shared.write().blocks = blocks;
         }
         notes.extend(directory.take_trouble());
