@@ -30,7 +30,7 @@ pub struct FileInfo {
     /// The crc32c of those bytes.
     pub checksum: u32,
     /// From where on the receiver needs it; 0 at the sender.
-    pub resume: u64,
+    pub offset: u64,
 }
 
 /// The way to checkpoints from any thread; cheap to clone.
@@ -52,9 +52,10 @@ impl Maintainer {
         Checkpoints { disk: self.disk().clone() }
     }
 
-    /// As [`Checkpoints::export`].
-    pub fn export(&self) -> Result<Option<Export>, Fatal> {
-        self.checkpoints().export()
+    /// As [`Checkpoints::export`], where the caller knows that there is a checkpoint.
+    pub fn export(&self) -> Result<Export, Fatal> {
+        let export = self.checkpoints().export()?;
+        export.ok_or_else(|| Fatal::new("no manifest can be read back any more"))
     }
 
     /// As [`Checkpoints::receive`].
@@ -90,7 +91,7 @@ impl Export {
     fn new(kept: KeptManifest, manifest: Bytes) -> Self {
         let file = |(file, extent): &(Arc<crate::blocks::BlockFile>, crate::blocks::Extent)| {
             let (length, checksum) = (extent.length, extent.checksum);
-            FileInfo { name: file.id.name(), length, checksum, resume: 0 }
+            FileInfo { name: file.id.name(), length, checksum, offset: 0 }
         };
         let files = kept.files.iter().map(file).collect();
         Self { kept, manifest, files }

@@ -115,9 +115,9 @@ impl Receiving {
     /// The files that are not complete, and from where on they are needed.
     pub fn missing(&self) -> Vec<FileInfo> {
         let info = |(id, incoming): (&FileId, &Incoming)| {
-            let resume = incoming.written();
+            let offset = incoming.written();
             let Extent { length, checksum } = incoming.extent;
-            (resume < length).then(|| FileInfo { name: id.name(), length, checksum, resume })
+            (offset < length).then(|| FileInfo { name: id.name(), length, checksum, offset })
         };
         self.files.iter().filter_map(info).collect()
     }

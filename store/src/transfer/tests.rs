@@ -20,7 +20,7 @@ fn sender(index: u64) -> Small {
 fn send(export: &Export, receiving: &mut Receiving, mut pieces: usize) -> u64 {
     let mut sent = 0;
     for file in receiving.missing() {
-        let mut at = file.resume;
+        let mut at = file.offset;
         while at < file.length && pieces > 0 {
             let bytes = export.read(&file.name, at, 700).unwrap();
             receiving.write(&file.name, at, &bytes).unwrap();
@@ -49,7 +49,7 @@ fn a_checkpoint_arrives_in_pieces_and_survives_a_power_cut() {
     to.apply(20, 50);
     to.take().unwrap();
     to.settle().unwrap();
-    let export = from.maintainer.export().unwrap().unwrap();
+    let export = from.maintainer.export().unwrap();
 
     let mut receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
     let first = send(&export, &mut receiving, 7);
@@ -74,7 +74,7 @@ fn a_checkpoint_arrives_in_pieces_and_survives_a_power_cut() {
     // A later checkpoint of the same sender: only what it wrote since is sent.
     from.apply(180, 90);
     from.take().unwrap();
-    let export = from.maintainer.export().unwrap().unwrap();
+    let export = from.maintainer.export().unwrap();
     let mut receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
     let sent = send(&export, &mut receiving, usize::MAX);
     let all: u64 = export.files().iter().map(|file| file.length).sum();
@@ -94,7 +94,7 @@ fn a_checkpoint_arrives_in_pieces_and_survives_a_power_cut() {
 fn damage_on_the_way_is_noticed_and_the_file_sent_anew() {
     let from = sender(60);
     let to = receiver(&files());
-    let export = from.maintainer.export().unwrap().unwrap();
+    let export = from.maintainer.export().unwrap();
     let checkpoints = to.maintainer.checkpoints();
     let mut receiving = checkpoints.receive(export.manifest().clone()).unwrap();
     let victim = receiving.missing()[0].clone();
@@ -110,7 +110,7 @@ fn damage_on_the_way_is_noticed_and_the_file_sent_anew() {
         other => panic!("{other}"),
     }
     let mut receiving = checkpoints.receive(export.manifest().clone()).unwrap();
-    assert_eq!(receiving.missing()[0].resume, 0);
+    assert_eq!(receiving.missing()[0].offset, 0);
     send(&export, &mut receiving, usize::MAX);
     let mut to = to;
     install(&mut to, receiving.finish().unwrap());
@@ -125,7 +125,7 @@ fn damage_on_the_way_is_noticed_and_the_file_sent_anew() {
 #[test]
 fn an_export_pins_its_files_through_compaction() {
     let mut from = sender(200);
-    let export = from.maintainer.export().unwrap().unwrap();
+    let export = from.maintainer.export().unwrap();
     let expected = from.expected.clone();
     from.compact(|main| main < 190);
     from.settle().unwrap();
@@ -152,7 +152,7 @@ fn a_checkpoint_that_is_not_installed_leaves_nothing_in_force() {
     let mut to = receiver(&here);
     to.apply(10, 50);
     to.take().unwrap();
-    let export = from.maintainer.export().unwrap().unwrap();
+    let export = from.maintainer.export().unwrap();
     let mut receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
     send(&export, &mut receiving, usize::MAX);
     drop(receiving.finish().unwrap());
