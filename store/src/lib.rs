@@ -32,7 +32,7 @@ mod testing;
 mod transfer;
 pub mod watch;
 
-pub use backend::{Backend, BackendError, Each, MemoryBackend};
+pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
 pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
 pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};
