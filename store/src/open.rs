@@ -132,10 +132,14 @@ impl Opening {
             records.shared.write().blocks = blocks;
         }
         notes.extend(directory.take_trouble());
-        let first = FileId { incarnation: options.incarnation, sequence: next_sequence };
-        let path = options.directory.join(BLOCKS);
-        let writer = BlockWriter::new(options.files.clone(), path, first, options.block_file_bytes);
-        let disk = Arc::new(Disk::new(options, records.clone(), folder, kept));
+        let disk = Arc::new(Disk::new(options, records.clone(), folder, next_sequence, kept));
+        let writer = BlockWriter::new(
+            disk.options.files.clone(),
+            disk.blocks(),
+            disk.options.incarnation,
+            disk.next_sequence.clone(),
+            disk.options.block_file_bytes,
+        );
         Ok(Loaded { records, notes, rebuilt, disk, writer, directory })
     }
 
