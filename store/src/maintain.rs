@@ -163,3 +163,6 @@ impl Maintainer {
         self.disk.options.plants.skip_flushed_comparison || position.index <= flushed
     }
 }
+
+#[cfg(test)]
+mod tests;
