@@ -32,7 +32,6 @@ mod runtime;
 mod shared;
 mod status;
 pub mod types;
-pub mod wal;
 mod work;
 
 pub use config::{ClusterState, Connect, Connection, Io, Listen, NodeConfig, Seams, Workers};

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -125,7 +124,7 @@ impl Maintainer {
                 name: ManifestInfo::name_at(frozen.position),
             },
             tables: frozen.tables,
-            next_sequence: self.disk.next_sequence.load(Ordering::Relaxed),
+            next_sequence: self.writer.next_sequence(),
             files: files.iter().map(|(id, (_, extent))| (*id, *extent)).collect(),
             blocks: blocks.iter().map(block).collect(),
         }

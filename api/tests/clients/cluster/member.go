@@ -197,15 +197,13 @@ func endedBySigterm(err error) bool {
 
 // LogTail is the end of the member's log, for error messages.
 func (m *Member) LogTail() string {
-	const linesMost, lineMost = 15, 300
+	const most = 4 << 10
 	content, err := os.ReadFile(m.logPath)
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	lines = lines[max(len(lines)-linesMost, 0):]
-	for i, line := range lines {
-		lines[i] = line[:min(len(line), lineMost)]
+	if len(content) > most {
+		content = content[len(content)-most:]
 	}
-	return fmt.Sprintf("--- end of %s\n%s", filepath.Base(m.logPath), strings.Join(lines, "\n"))
+	return fmt.Sprintf("--- end of %s\n%s", filepath.Base(m.logPath), content)
 }
