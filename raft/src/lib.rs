@@ -32,6 +32,7 @@ mod runtime;
 mod shared;
 mod status;
 pub mod types;
+pub mod wal;
 mod work;
 
 pub use config::{ClusterState, Connect, Connection, Io, Listen, NodeConfig, Seams, Workers};

@@ -9,6 +9,7 @@ mod memory;
 mod sled;
 
 pub use memory::MemoryBackend;
+pub use sled::is_guarded;
 
 /// An ordered map from bytes to bytes, on disk or not.
 pub trait Backend: Send {
@@ -41,3 +42,6 @@ impl BackendError {
         Self { what: what.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ mod slots;
 pub(crate) mod writer;
 
 pub(crate) use file::{
-    BLOCK_BYTES_MIN, BlockFile, CHECK_BYTES, Extent, FileId, Place, SUFFIX, StoredDirectory,
+    BLOCK_BYTES_MIN, BlockFile, CHECK_BYTES, Extent, FileId, Place, StoredDirectory,
 };
 pub(crate) use slots::Slots;
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::blocks::{BlockFile, Extent, FileId};
@@ -17,6 +18,8 @@ pub(crate) struct Disk {
     pub(crate) options: Options,
     pub(crate) records: Records,
     pub(crate) folder: ManifestFolder,
+    /// The sequence number of the next block file begun here.
+    pub(crate) next_sequence: Arc<AtomicU64>,
     manifests: Mutex<VecDeque<KeptManifest>>,
 }
 
@@ -39,9 +42,11 @@ impl Disk {
         options: Options,
         records: Records,
         folder: ManifestFolder,
+        next_sequence: u64,
         manifests: VecDeque<KeptManifest>,
     ) -> Self {
-        Self { options, records, folder, manifests: Mutex::new(manifests) }
+        let next_sequence = Arc::new(AtomicU64::new(next_sequence));
+        Self { options, records, folder, next_sequence, manifests: Mutex::new(manifests) }
     }
 
     /// The verified manifests, oldest first.

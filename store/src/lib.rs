@@ -1,20 +1,15 @@
 //! The MVCC engine: what etcd calls the key-value store, its leases and its watches.
 
 mod backend;
-#[allow(dead_code, unused_imports)]
 mod blocks;
-#[allow(dead_code, unused_imports)]
 mod cache;
 pub mod command;
-#[allow(dead_code)]
 mod disk;
 pub mod files;
-#[allow(dead_code, unused_imports)]
 mod frame;
 #[allow(dead_code)]
 mod lease;
 mod load;
-#[allow(dead_code)]
 mod maintain;
 mod manifest;
 #[allow(dead_code)]
@@ -23,7 +18,6 @@ mod options;
 mod outcome;
 mod reader;
 pub mod record;
-#[allow(dead_code, unused_imports)]
 mod records;
 mod revision;
 mod state;
@@ -32,7 +26,7 @@ mod testing;
 mod transfer;
 pub mod watch;
 
-pub use backend::{Backend, BackendError, Each, MemoryBackend};
+pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
 pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
 pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};

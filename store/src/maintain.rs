@@ -2,7 +2,8 @@
 //!
 //! Nothing here runs by itself; a thread in production, and the simulator otherwise, calls
 //! [`Maintainer::step`] as long as there is something to do. One step does at most 1 MiB of block
-//! writing, 1,000 revisions of compaction, one rewritten run of blocks and one file's removal.
+//! writing, 1,000 revisions of compaction, one file's fsync, one rewritten run of blocks and one
+//! file's removal.
 //! Nothing becomes durable that the log has not flushed. A full disk pauses; any other error of
 //! the disk ends the process.
 
@@ -82,8 +83,8 @@ impl Maintainer {
     /// durable.
     pub fn step(&mut self, flushed: u64) -> Result<Worked, Fatal> {
         let mut worked = self.sweep();
-        for task in [Self::seal_some, Self::rewrite_some] {
-            match task(self, flushed) {
+        for result in [self.seal_some(flushed), self.sync_one_file(), self.rewrite_some()] {
+            match result {
                 Ok(more) => worked |= more,
                 Err(WriteError::NoSpace) if worked => return Ok(Worked::Something),
                 Err(WriteError::NoSpace) => return Ok(Worked::Paused),
@@ -146,8 +147,22 @@ impl Maintainer {
         }
     }
 
+    /// Makes one file durable that will not grow any more, so that a manifest finds little to do.
+    fn sync_one_file(&mut self) -> Result<bool, WriteError> {
+        let waiting = |file: &&Arc<BlockFile>| {
+            file.written() != file.verified() && !self.writer.is_current(file.id)
+        };
+        let found = self.disk.records.shared.registry().values().find(waiting).cloned();
+        let Some(file) = found else { return Ok(false) };
+        file.sync_and_verify().map_err(|error| WriteError::of(&file.path, error))??;
+        Ok(true)
+    }
+
     /// Whether the log is durable up to `position`, or a test asks not to know.
     fn is_flushed(&self, position: Position, flushed: u64) -> bool {
         self.disk.options.plants.skip_flushed_comparison || position.index <= flushed
     }
 }
+
+#[cfg(test)]
+mod tests;

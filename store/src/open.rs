@@ -81,6 +81,8 @@ pub(crate) struct Loaded {
     pub(crate) records: Records,
     /// What an operator may want to know: damage that was survived.
     pub(crate) notes: Vec<String>,
+    /// Whether the key directories were read from the blocks.
+    pub(crate) rebuilt: bool,
     disk: Arc<Disk>,
     writer: BlockWriter,
     directory: BlockDirectory,
@@ -117,24 +119,28 @@ impl Opening {
         let manifest = chosen.as_ref().map(|(manifest, _)| manifest);
         let sled = options.directory.join(SLED);
         let mut directory = BlockDirectory::open(options.backend.clone(), sled, manifest)?;
+        let rebuilt = chosen.is_some() && !directory.is_filled();
         if let Some((manifest, files)) = &chosen {
-            let rebuild = !directory.is_filled();
-            if rebuild {
+            if rebuilt {
                 directory.begin();
             }
             let blocks = load_blocks(manifest, files, Some(&mut directory), restore)?;
-            if rebuild {
+            if rebuilt {
                 directory.commit(manifest);
             }
             blocks.values().for_each(|block| block.place.keep());
             records.shared.write().blocks = blocks;
         }
         notes.extend(directory.take_trouble());
-        let first = FileId { incarnation: options.incarnation, sequence: next_sequence };
-        let path = options.directory.join(BLOCKS);
-        let writer = BlockWriter::new(options.files.clone(), path, first, options.block_file_bytes);
-        let disk = Arc::new(Disk::new(options, records.clone(), folder, kept));
-        Ok(Loaded { records, notes, disk, writer, directory })
+        let disk = Arc::new(Disk::new(options, records.clone(), folder, next_sequence, kept));
+        let writer = BlockWriter::new(
+            disk.options.files.clone(),
+            disk.blocks(),
+            disk.options.incarnation,
+            disk.next_sequence.clone(),
+            disk.options.block_file_bytes,
+        );
+        Ok(Loaded { records, notes, rebuilt, disk, writer, directory })
     }
 
     /// Takes the newest manifest that is whole, and keeps the one before it.

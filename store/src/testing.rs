@@ -67,6 +67,7 @@ pub(crate) struct Small {
     pub(crate) maintainer: Maintainer,
     pub(crate) restored: Vec<RecordHeader>,
     pub(crate) notes: Vec<String>,
+    pub(crate) rebuilt: bool,
     pub(crate) applied: u64,
     /// What is alive.
     pub(crate) expected: BTreeMap<Revision, Bytes>,
@@ -83,7 +84,7 @@ impl Small {
         let mut headers = Headers::default();
         let loaded = opening.load(&mut headers)?;
         let records = loaded.records.clone();
-        let notes = loaded.notes.clone();
+        let (notes, rebuilt) = (loaded.notes.clone(), loaded.rebuilt);
         let script = Script::default();
         let maintainer = loaded.into_maintainer(Box::new(script.clone()));
         let mut expected = BTreeMap::new();
@@ -92,7 +93,17 @@ impl Small {
         }
         let restored = headers.0;
         let compacted = -1;
-        Ok(Self { records, maintainer, restored, notes, applied, expected, compacted, script })
+        Ok(Self {
+            records,
+            maintainer,
+            restored,
+            notes,
+            rebuilt,
+            applied,
+            expected,
+            compacted,
+            script,
+        })
     }
 
     /// Applies entries up to `index`, each with a value of `bytes` bytes.

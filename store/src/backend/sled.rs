@@ -8,6 +8,7 @@
 //! abort on damage: a marker is left beside the database while it opens, and whoever finds one
 //! begins anew.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,13 +44,13 @@ impl SledBackend {
             remove_unfinished_snapshots(folder)?;
         }
         fs::write(&marker, b"").map_err(BackendError::new)?;
-        let opened = catch_unwind(AssertUnwindSafe(|| configuration(folder).open()));
+        let opened = catch(|| configuration(folder).open());
         fs::remove_file(&marker).map_err(BackendError::new)?;
         match opened {
             Ok(Ok(db)) => Ok(Self { db, file: folder.join("db") }),
             Ok(Err(sled::Error::Io(error))) if is_lock(&error) => Err(OpenFailure::InUse),
             Ok(Err(error)) => Err(OpenFailure::Doubtful(BackendError::new(error))),
-            Err(_) => Err(OpenFailure::Doubtful(BackendError::new("sled panicked while opening"))),
+            Err(error) => Err(OpenFailure::Doubtful(error)),
         }
     }
 }
@@ -122,10 +123,24 @@ fn remove_unfinished_snapshots(folder: &Path) -> Result<(), BackendError> {
 
 /// sled panics where it should not; what it holds can be rebuilt, so that is an error like others.
 fn guarded<T>(act: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, BackendError> {
-    match catch_unwind(AssertUnwindSafe(act)) {
-        Ok(result) => result.map_err(BackendError::new),
-        Err(_) => Err(BackendError::new("sled panicked")),
-    }
+    catch(act)?.map_err(BackendError::new)
+}
+
+fn catch<T>(act: impl FnOnce() -> T) -> Result<T, BackendError> {
+    GUARDED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(act));
+    GUARDED.set(false);
+    result.map_err(|_| BackendError::new("sled panicked"))
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic on this thread, now, is caught and does no harm. For panic hooks that end the
+/// process.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
 }
 
 fn is_lock(error: &io::Error) -> bool {

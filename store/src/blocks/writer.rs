@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::Built;
 use super::{BlockFile, Extent, FileId, Place};
@@ -17,7 +18,7 @@ pub(crate) struct BlockWriter {
     files: Arc<dyn Files>,
     folder: PathBuf,
     incarnation: u64,
-    next_sequence: u64,
+    next_sequence: Arc<AtomicU64>,
     file_bytes: u64,
     current: Option<Arc<BlockFile>>,
 }
@@ -52,10 +53,10 @@ impl BlockWriter {
     pub(crate) fn new(
         files: Arc<dyn Files>,
         folder: PathBuf,
-        first: FileId,
+        incarnation: u64,
+        next_sequence: Arc<AtomicU64>,
         file_bytes: u64,
     ) -> Self {
-        let FileId { incarnation, sequence: next_sequence } = first;
         Self { files, folder, incarnation, next_sequence, file_bytes, current: None }
     }
 
@@ -72,11 +73,6 @@ impl BlockWriter {
         assert_eq!(written, offset, "only this writer appends to its file");
         let length = u32::try_from(bytes.len()).expect("both parts are bounded");
         Ok(Place { file, offset, length })
-    }
-
-    /// The sequence number of the next file.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.next_sequence
     }
 
     /// Whether blocks may still be appended to this file.
@@ -100,10 +96,10 @@ impl BlockWriter {
     }
 
     fn begin(&mut self) -> Result<Arc<BlockFile>, WriteError> {
-        let id = FileId { incarnation: self.incarnation, sequence: self.next_sequence };
-        let path = self.folder.join(id.name());
         // A name is used up even when the attempt fails: nobody can tell what is in it.
-        self.next_sequence += 1;
+        let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
+        let id = FileId { incarnation: self.incarnation, sequence };
+        let path = self.folder.join(id.name());
         let failed = |error| WriteError::of(&path, error);
         let file = self.files.create(&path).map_err(failed)?;
         let begun = BlockFile::new(id, path.clone(), file, Extent { length: 0, checksum: 0 });

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -124,7 +125,7 @@ impl Maintainer {
                 name: ManifestInfo::name_at(frozen.position),
             },
             tables: frozen.tables,
-            next_sequence: self.writer.next_sequence(),
+            next_sequence: self.disk.next_sequence.load(Ordering::Relaxed),
             files: files.iter().map(|(id, (_, extent))| (*id, *extent)).collect(),
             blocks: blocks.iter().map(block).collect(),
         }

@@ -22,11 +22,17 @@ const RUN_BYTES_MAX: u64 = 1 << 20;
 const SMALL_RUN_MIN: usize = 8;
 
 /// How far the search for blocks to rewrite has come.
-#[derive(Default)]
 pub(super) struct Search {
     next: Option<Revision>,
     /// Something died behind the search: another pass is due.
     again: bool,
+}
+
+impl Default for Search {
+    /// A store that has just been opened is looked at once.
+    fn default() -> Self {
+        Self { next: Some(Revision::default()), again: false }
+    }
 }
 
 impl Search {
@@ -38,6 +44,7 @@ impl Search {
         }
     }
 
+    /// Nothing is worth looking at until something dies.
     fn end_pass(&mut self) {
         self.next = std::mem::take(&mut self.again).then_some(Revision::default());
     }
@@ -51,7 +58,7 @@ struct Run {
 
 impl Maintainer {
     /// Examines one window of blocks and rewrites the first run in it that is worth it.
-    pub(super) fn rewrite_some(&mut self, _flushed: u64) -> Result<bool, WriteError> {
+    pub(super) fn rewrite_some(&mut self) -> Result<bool, WriteError> {
         let Some(from) = self.rewrite.next else { return Ok(false) };
         let (window, epoch) = {
             let core = self.disk.records.shared.read();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -23,7 +24,6 @@ use crate::{Fatal, RecordHeader, Records};
 pub struct Receiving {
     disk: Arc<Disk>,
     manifest: Manifest,
-    bytes: Bytes,
     files: BTreeMap<FileId, Incoming>,
 }
 
@@ -104,7 +104,7 @@ impl Receiving {
             let source = find(&disk, *id, *extent)?;
             files.insert(*id, Incoming { extent: *extent, source });
         }
-        Ok(Self { disk, manifest, bytes, files })
+        Ok(Self { disk, manifest, files })
     }
 
     /// Which checkpoint this is.
@@ -144,7 +144,7 @@ impl Receiving {
         if let Some(missing) = self.missing().into_iter().next() {
             return Err(ReceiveError::Incomplete { name: missing.name });
         }
-        let Self { disk, manifest, bytes, files } = self;
+        let Self { disk, mut manifest, files } = self;
         let mut open = OpenFiles::new();
         for (id, incoming) in files {
             let extent = incoming.extent;
@@ -154,7 +154,9 @@ impl Receiving {
         let synced = disk.options.files.sync_directory(&folder);
         synced.map_err(|error| WriteError::of(&folder, error))?;
         let blocks = load_blocks(&manifest, &open, None, &mut Nobody)?;
-        disk.folder.save(&manifest.info.name, &bytes)?;
+        // The sender's numbers say nothing about the names that have been used here.
+        manifest.next_sequence = disk.next_sequence.load(Ordering::Relaxed);
+        disk.folder.save(&manifest.info.name, &manifest.encode())?;
         let kept = KeptManifest { info: manifest.info, files: open.into_values().collect() };
         let tables = manifest.tables;
         Ok(ReceivedCheckpoint { disk, kept: Some(kept), tables, blocks })

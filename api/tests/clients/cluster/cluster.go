@@ -25,8 +25,8 @@ type Cluster struct {
 	directory string
 }
 
-// Start starts a cluster for a test, which stops it, checks how it stopped and
-// prints the logs if the test failed.
+// Start starts a cluster for a test, which stops it, checks how it
+// stopped.
 func Start(t testing.TB, server Server, options Options) *Cluster {
 	t.Helper()
 	c, err := Launch(server, options)
@@ -34,13 +34,7 @@ func Start(t testing.TB, server Server, options Options) *Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		err := c.Stop()
-		if t.Failed() {
-			for _, member := range c.Members {
-				t.Logf("%s", member.LogTail())
-			}
-		}
-		if err != nil {
+		if err := c.Stop(); err != nil {
 			t.Error(err)
 		}
 		c.remove()

@@ -197,13 +197,15 @@ func endedBySigterm(err error) bool {
 
 // LogTail is the end of the member's log, for error messages.
 func (m *Member) LogTail() string {
-	const most = 4 << 10
+	const linesMost, lineMost = 15, 300
 	content, err := os.ReadFile(m.logPath)
 	if err != nil {
 		return err.Error()
 	}
-	if len(content) > most {
-		content = content[len(content)-most:]
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	lines = lines[max(len(lines)-linesMost, 0):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), lineMost)]
 	}
-	return fmt.Sprintf("--- end of %s\n%s", filepath.Base(m.logPath), content)
+	return fmt.Sprintf("--- end of %s\n%s", filepath.Base(m.logPath), strings.Join(lines, "\n"))
 }

@@ -1,0 +1,121 @@
+//! The write-ahead log: one ordered stream of votes, entries, and what happened to them.
+//!
+//! Promises: what a completion confirms survives any crash; after one, the log is exactly a prefix
+//! of what was recorded, and includes everything confirmed. Damage to what was known to be durable
+//! is reported and never taken for a torn write, nor for absence. The first failed write or fsync
+//! is final.
+//!
+//! ```text
+//! Wal::append ──► queue ──► WalCore: one group, one write, one fdatasync ──► completions
+//!      │                         │
+//!      ▼                         ▼
+//!    tail (readers)         segment files ◄── Maintenance: recycle, remove, fill spares
+//! ```
+//!
+//! Leaves out: what payloads mean, Raft's rules, and repair, which others do with the errors from
+//! here. Names neither openraft nor tokio. The bytes are described in `docs/formats.md`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_store::files::Space;
+
+mod core;
+mod driver;
+mod error;
+mod format;
+mod group;
+mod handle;
+pub mod limits;
+mod open;
+mod places;
+mod queue;
+mod read;
+mod record;
+mod replay;
+mod segment;
+mod state;
+mod tail;
+pub mod testing;
+mod upkeep;
+
+#[cfg(test)]
+mod tests;
+
+pub use core::{Completions, WalCore};
+pub use driver::{Pace, WalThreads, drive};
+pub use error::{Damage, Failure, FrameName, WalError};
+pub use handle::{Ready, Unflushed, Wal};
+pub use open::{Opened, open};
+pub use queue::Completion;
+pub use record::{Entry, EntryKind, LogId, Memo, Record, Vote};
+pub use state::State;
+pub use upkeep::Maintenance;
+
+/// What an operator or a test may choose.
+#[derive(Clone, Copy, Debug)]
+pub struct WalOptions {
+    /// The length of a full segment; a multiple of the sector.
+    pub segment_bytes: u64,
+    /// Above this, [`Wal::ready`] waits.
+    pub unflushed_bytes_max: u64,
+    /// Bytes of the newest entries kept in memory.
+    pub tail_bytes_max: u64,
+    /// How many of the newest entries are kept in memory.
+    pub tail_entries_max: usize,
+    /// How many full segments are kept written ahead.
+    pub spare_segments: usize,
+    /// Never sync. A power cut may then lose or damage the log; a crash of the process does not.
+    pub unsafe_no_fsync: bool,
+}
+
+impl WalOptions {
+    /// The shipped settings for a file system of this size.
+    pub fn for_space(space: Space) -> Self {
+        let share = space.total / 32 / limits::SECTOR * limits::SECTOR;
+        Self {
+            segment_bytes: share.clamp(limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX),
+            unflushed_bytes_max: limits::UNFLUSHED_BYTES_MAX,
+            tail_bytes_max: limits::TAIL_BYTES_MAX,
+            tail_entries_max: limits::TAIL_ENTRIES_MAX,
+            spare_segments: 1,
+            unsafe_no_fsync: false,
+        }
+    }
+}
+
+/// A monotonic clock: the time since some fixed moment.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// What the log tells, and asks, its surroundings. Hooks run on the writer and must not block, nor
+/// call the log.
+#[derive(Clone)]
+pub struct Hooks {
+    /// For ages and durations only; never decides what is written.
+    pub clock: Clock,
+    /// The newest durable entry, after every sync.
+    pub flushed: Arc<dyn Fn(Option<u64>) + Send + Sync>,
+    /// How long a sync took.
+    pub synced: Arc<dyn Fn(Duration) + Send + Sync>,
+    /// The log failed for good; the process has to stop.
+    pub failed: Arc<dyn Fn(&Failure) + Send + Sync>,
+}
+
+impl Default for Hooks {
+    /// The system's monotonic clock, and nobody to tell.
+    fn default() -> Self {
+        let start = Instant::now();
+        Self {
+            clock: Arc::new(move || start.elapsed()),
+            flushed: Arc::new(|_| {}),
+            synced: Arc::new(|_| {}),
+            failed: Arc::new(|_| {}),
+        }
+    }
+}
+
+/// The log's folder in a data directory.
+pub fn directory(data_directory: &Path) -> std::path::PathBuf {
+    data_directory.join("wal")
+}

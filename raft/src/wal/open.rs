@@ -1,0 +1,228 @@
+//! Opening: find the segments, replay them, and go on in a fresh one.
+//!
+//! What lies above the newest mark may be in the page cache only, or, after a failed fsync, may
+//! never reach the disk from where it is. So those records are written again, into the fresh
+//! segment, and synced with its name, before anything is told to anyone. The old place is no part
+//! of the log from then on: the fresh segment's header says where its predecessor ends.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use holdfast_store::files::Files;
+
+use super::core::{Active, WalCore};
+use super::error::{Damage, FrameName, WalError};
+use super::format::{FIRST_GROUP, Mark};
+use super::group::{Group, GroupBuilder};
+use super::handle::Shared;
+use super::limits::{SECTOR, SHORT_SEGMENT_BYTES};
+use super::places::Places;
+use super::record::Entry;
+use super::replay::{self, Found, Replay};
+use super::segment::{self, Draft, Name, Origin};
+use super::state::State;
+use super::upkeep::Maintenance;
+use super::{Hooks, Wal, WalOptions};
+
+/// An open log.
+pub struct Opened {
+    /// The handle.
+    pub wal: Wal,
+    /// The writer, to be driven.
+    pub core: WalCore,
+    /// The keeper of files, to be driven.
+    pub maintenance: Maintenance,
+    /// The torn tail that was cut, if any: never anything that was known to be durable.
+    pub torn: Option<Damage>,
+}
+
+/// What lies in the log's folder.
+#[derive(Default)]
+struct Listing {
+    segments: Vec<u64>,
+    spares: Vec<u64>,
+}
+
+/// Opens the log in a folder, or begins one there.
+///
+/// When this returns, everything in [`Wal::state`] is on disk.
+pub fn open(
+    files: Arc<dyn Files>,
+    directory: &Path,
+    options: WalOptions,
+    hooks: Hooks,
+) -> Result<Opened, WalError> {
+    assert!(options.segment_bytes.is_multiple_of(SECTOR), "segments are whole sectors");
+    assert!(options.segment_bytes >= SECTOR * 2, "a segment holds a group");
+    let listing = list(&*files, directory, options)?;
+    let found = find_segments(&*files, directory, &listing.segments)?;
+    let (mut replay, origin) = match found.last() {
+        Some(_) => continue_from(directory, &found)?,
+        None => (begin_empty(), None),
+    };
+    let active = write_fresh(&*files, directory, options, &mut replay, origin)?;
+    let torn = replay.torn.take();
+    let state = replay.state;
+    let next_spare = listing.spares.iter().max().map_or(0, |number| number + 1);
+    let (directory, log) = (directory.to_owned(), (shown(state), replay.places));
+    let shared = Shared::new(files, directory, options, hooks, log);
+    for number in &listing.spares {
+        let spare = segment::spare_path(&shared.directory, *number);
+        shared.upkeep().spares.push_back(spare);
+    }
+    let shared = Arc::new(shared);
+    let core = WalCore::new(shared.clone(), active, state);
+    let wal = core.wal();
+    fill_tail(&wal)?;
+    Ok(Opened { wal, core, maintenance: Maintenance::new(shared, next_spare), torn })
+}
+
+/// What readers see of the state at opening: nothing is committed that does not exist. One ordered
+/// stream makes that a no-op unless the disk lied.
+fn shown(state: State) -> State {
+    let committed = state.committed.map(|committed| match state.last {
+        Some(last) if last.index < committed.index => Some(last),
+        Some(_) => Some(committed),
+        None => None,
+    });
+    State { committed: committed.flatten(), ..state }
+}
+
+/// Lists the folder, made if need be, and removes what was left half-made.
+fn list(files: &dyn Files, directory: &Path, options: WalOptions) -> Result<Listing, WalError> {
+    files.create_directory(directory).map_err(WalError::io("create", directory))?;
+    if let Some(parent) = directory.parent()
+        && !options.unsafe_no_fsync
+    {
+        files.sync_directory(parent).map_err(WalError::io("sync", parent))?;
+    }
+    let mut listing = Listing::default();
+    for name in files.list(directory).map_err(WalError::io("list", directory))? {
+        let path = directory.join(&name);
+        match segment::classify(&name) {
+            Name::Segment(number) => listing.segments.push(number),
+            Name::Spare(number) => {
+                let file = files.open(&path).map_err(WalError::io("open", &path))?;
+                let length = file.length().map_err(WalError::io("measure", &path))?;
+                if length == options.segment_bytes {
+                    listing.spares.push(number);
+                } else {
+                    files.remove(&path).map_err(WalError::io("remove", &path))?;
+                }
+            }
+            Name::Temporary => files.remove(&path).map_err(WalError::io("remove", &path))?,
+            Name::Foreign => tracing::warn!(path = %path.display(), "not a file of the WAL"),
+        }
+    }
+    listing.segments.sort_unstable();
+    Ok(listing)
+}
+
+fn find_segments(
+    files: &dyn Files,
+    directory: &Path,
+    numbers: &[u64],
+) -> Result<Vec<Found>, WalError> {
+    let mut found: Vec<Found> = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let expected = found.last().map_or(*number, |last| last.segment + 1);
+        if *number != expected {
+            let damage = Damage {
+                file: segment::path(directory, expected),
+                offset: 0,
+                record: FrameName::SegmentHeader,
+                reason: "the segment is missing, and later ones exist".to_owned(),
+            };
+            return Err(damage.into());
+        }
+        let path = segment::path(directory, *number);
+        let file = files.open(&path).map_err(WalError::io("open", &path))?;
+        found.push(replay::read_header(directory, *number, file)?);
+    }
+    Ok(found)
+}
+
+fn continue_from(directory: &Path, found: &[Found]) -> Result<(Replay, Option<Origin>), WalError> {
+    let replay = replay::replay(directory, found)?;
+    let origin = Origin {
+        segment: replay.mark.segment + 1,
+        previous_end: replay.mark.offset,
+        back_link: replay.mark.link,
+        state: replay.state,
+    };
+    Ok((replay, Some(origin)))
+}
+
+fn begin_empty() -> Replay {
+    Replay {
+        state: State::default(),
+        ahead: State::default(),
+        places: Places::default(),
+        mark: Mark { segment: 0, offset: 0, link: 0 },
+        pending: Vec::new(),
+        torn: None,
+    }
+}
+
+/// Makes the segment to go on in, with the records that were above the mark.
+fn write_fresh(
+    files: &dyn Files,
+    directory: &Path,
+    options: WalOptions,
+    replay: &mut Replay,
+    origin: Option<Origin>,
+) -> Result<Active, WalError> {
+    let first = Origin { segment: 1, previous_end: 0, back_link: 0, state: State::default() };
+    let origin = origin.unwrap_or(first);
+    let pending = std::mem::take(&mut replay.pending);
+    let copied: u64 = pending.iter().map(|group| group.end - group.place.offset).sum();
+    let short = options.segment_bytes.min(SHORT_SEGMENT_BYTES);
+    let length = short.max(FIRST_GROUP + copied);
+    let draft = Draft::create(files, directory, origin, length)?;
+    let mut active = Active::new(origin.segment, &draft);
+    replay.places.add_segment(origin.segment, draft.file.clone(), FIRST_GROUP);
+    copy_groups(directory, &mut active, replay, &pending)?;
+    draft.publish(files, directory, !options.unsafe_no_fsync)?;
+    assert_eq!(replay.state, replay.ahead, "everything that was read was copied");
+    Ok(active)
+}
+
+fn copy_groups(
+    directory: &Path,
+    active: &mut Active,
+    replay: &mut Replay,
+    pending: &[Group],
+) -> Result<(), WalError> {
+    let path = segment::temporary_path(directory, active.segment);
+    let mut builder = GroupBuilder::default();
+    // Nothing here is flushed before the whole file is, so the mark stays at the header.
+    let mark = active.mark();
+    for group in pending.iter().filter(|group| !group.records.is_empty()) {
+        builder.clear();
+        for record in &group.records {
+            builder.push(record);
+            replay.state.apply(record).expect("it was applied ahead");
+        }
+        let place = active.write(&mut builder, mark).map_err(WalError::io("write", &path))?;
+        replay.places.add_group(place, active.end, &group.records);
+    }
+    Ok(())
+}
+
+/// Reads the newest entries into memory.
+fn fill_tail(wal: &Wal) -> Result<(), WalError> {
+    let options = wal.shared.options;
+    let state = wal.state();
+    let by_bytes = wal.shared.places().start_within(options.tail_bytes_max);
+    let next = state.next_index();
+    let by_count = next.saturating_sub(options.tail_entries_max as u64);
+    let start = by_bytes.unwrap_or(next).max(by_count);
+    let entries = wal.entries(start, next)?;
+    let mut log = wal.shared.log_mut();
+    for entry in entries {
+        // A copy, for a slice would keep the whole window alive that it was read in.
+        let payload = bytes::Bytes::copy_from_slice(&entry.payload);
+        log.tail.push(Entry { payload, ..entry });
+    }
+    Ok(())
+}

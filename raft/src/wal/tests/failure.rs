@@ -1,0 +1,125 @@
+//! The first failed write or sync ends the log for everyone.
+
+use super::*;
+
+fn assert_refuses(log: &Harness) {
+    let refusals = [
+        log.wal.append([entry(9, 9, 1)], log.completion()),
+        log.wal.save_vote(Vote { term: 9, node: None, committed: false }, log.completion()),
+        log.wal.save_committed(id(1, 0)),
+        log.wal.truncate_after(None),
+        log.wal.purge(id(1, 0)),
+    ];
+    for refusal in refusals {
+        assert!(matches!(refusal, Err(WalError::Failed(_))), "{refusal:?}");
+    }
+}
+
+#[test]
+fn a_failed_sync_fails_everyone_for_ever() {
+    let files = MemoryFiles::new(3);
+    let told = Arc::new(AtomicUsize::new(0));
+    let hook = told.clone();
+    let failed = Arc::new(move |_: &Failure| {
+        hook.fetch_add(1, Ordering::Relaxed);
+    });
+    let hooks = Hooks { failed, ..Hooks::default() };
+    let Opened { wal, core, maintenance, torn } =
+        open(Arc::new(files.clone()), Path::new(DIRECTORY), options(), hooks).unwrap();
+    let (succeeded, failed) = Default::default();
+    let mut log = Harness { files, wal, core, maintenance, torn, succeeded, failed };
+    log.append([entry(1, 0, 100)]);
+    log.step();
+    assert_eq!(log.wal.flushed_index(), Some(0));
+
+    log.append([entry(1, 1, 100)]);
+    assert!(log.core.begin());
+    log.append([entry(1, 2, 100)]);
+    log.vote(2);
+    log.files.fail_sync(1);
+    log.core.finish().fire();
+    let failures = log.failed.lock().unwrap().clone();
+    assert_eq!(failures.len(), 3, "the one written and the two queued: {failures:?}");
+    assert!(failures.iter().all(|failure| failure.contains("simulated failure of a sync")));
+    assert!(log.wal.failure().is_some());
+
+    // A later sync that works changes nothing.
+    log.files.heal();
+    log.step();
+    log.idle();
+    assert_refuses(&log);
+    assert_eq!(log.succeeded(), 1);
+    assert_eq!(log.wal.flushed_index(), Some(0));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_write_without_space_fails_everyone() {
+    let mut log = Harness::open(&MemoryFiles::new(3)).unwrap();
+    log.files.fill_up_after(600);
+    log.append([entry(1, 0, 1000)]);
+    log.step();
+    assert_eq!((log.succeeded(), log.failed.lock().unwrap().len()), (0, 1));
+    assert_refuses(&log);
+}
+
+#[test]
+fn spares_without_space_only_pause() {
+    let mut log = Harness::open(&MemoryFiles::new(3)).unwrap();
+    log.files.fill_up_after(2000);
+    while log.maintenance.step() {}
+    assert!(log.wal.failure().is_none());
+    assert!(!log.files.paths().iter().any(|path| path.to_str().unwrap().contains("spare")));
+    log.files.heal();
+    assert!(!log.maintenance.step(), "not tried again by itself");
+    log.wal.allow_removal_below(1);
+    while log.maintenance.step() {}
+    assert!(log.files.paths().iter().any(|path| path.to_str().unwrap().ends_with("spare-1")));
+}
+
+#[test]
+fn operations_out_of_order_are_refused() {
+    let log = Harness::open(&MemoryFiles::new(3)).unwrap();
+    log.append([entry(4, 5, 1)]);
+    let hole = log.wal.append([entry(4, 7, 1)], log.completion());
+    assert!(matches!(hole, Err(WalError::Order(_))), "{hole:?}");
+    let older = log.wal.append([entry(3, 6, 1)], log.completion());
+    assert!(matches!(older, Err(WalError::Order(_))), "{older:?}");
+}
+
+#[test]
+fn riders_cause_no_sync() {
+    let mut log = Harness::open(&MemoryFiles::new(3)).unwrap();
+    log.append((0..9).map(|index| entry(1, index, 10)));
+    log.step();
+    let syncs = log.files.syncs();
+    log.wal.save_committed(id(1, 4)).unwrap();
+    log.wal.save_committed(id(1, 5)).unwrap();
+    log.wal.purge(id(1, 2)).unwrap();
+    log.wal.truncate_after(Some(id(1, 7))).unwrap();
+    log.step();
+    log.idle();
+    assert_eq!(log.files.syncs(), syncs);
+    assert_eq!(log.wal.flushed_index(), Some(7), "what was truncated is not durable any more");
+    assert!(!log.core.has_idle_work());
+    let again = open_on(&log.files).unwrap();
+    assert_eq!(again.wal.state(), log.wal.state());
+    assert_eq!(again.wal.state().committed, Some(id(1, 5)));
+}
+
+#[test]
+fn a_truncation_takes_durability_back_at_once() {
+    let mut log = Harness::open(&MemoryFiles::new(3)).unwrap();
+    log.append((0..9).map(|index| entry(1, index, 10)));
+    log.step();
+    log.append([entry(1, 9, 10)]);
+    assert!(log.core.begin());
+    log.wal.truncate_after(Some(id(1, 3))).unwrap();
+    log.append([entry(2, 4, 10)]);
+    log.core.finish().fire();
+    assert_eq!(log.wal.flushed_index(), Some(3), "entry 4 of term 2 is only queued");
+    assert!(log.wal.unflushed().bytes > 0);
+    log.step();
+    assert_eq!(log.wal.flushed_index(), Some(4));
+    assert_eq!(log.wal.unflushed(), Unflushed { bytes: 0, age: std::time::Duration::ZERO });
+}

@@ -1,0 +1,144 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::*;
+use crate::files::memory::Unsynced;
+use crate::testing::{Small, files, options, record};
+use crate::{Position, Records, Taken};
+
+/// Numbers that look random and are the same every time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Random lives: writes, housekeeping, compaction, manifests, restarts and power cuts, against a
+/// model that knows what was there at the newest manifest.
+#[test]
+fn lives_of_all_kinds_end_where_the_model_does() {
+    for seed in 0..150 {
+        let mut numbers = Numbers(seed);
+        let files = files();
+        let mut store = Small::open(options(&files)).unwrap();
+        let mut durable = store.expected.clone();
+        let mut compacted = store.compacted;
+        for _ in 0..40 {
+            match numbers.below(10) {
+                0..=3 => {
+                    let count = numbers.below(60);
+                    store.apply(store.applied + count, numbers.below(300) as usize);
+                }
+                4 | 5 => assert!(store.maintainer.step(store.applied).is_ok()),
+                6 => {
+                    let (divisor, limit) = (2 + numbers.below(9), store.applied as i64);
+                    store.compact(|main| main < limit && main % divisor as i64 != 0);
+                    store.settle().unwrap();
+                }
+                7 | 8 => {
+                    if let Taken::Manifest(_) = store.take().unwrap() {
+                        durable = store.expected.clone();
+                        compacted = store.compacted;
+                    }
+                }
+                _ => {
+                    drop(store);
+                    let kind =
+                        [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn][numbers.below(3) as usize];
+                    files.crash(kind, &mut |bound| numbers.below(bound));
+                    store = Small::open(options(&files)).unwrap();
+                    store.compacted = compacted;
+                    assert_eq!(store.expected, durable, "seed {seed}");
+                }
+            }
+            store.check();
+        }
+    }
+}
+
+/// Readers on other threads find every record at every moment, while it goes from the tail into a
+/// block, from a block into another, and its file away.
+#[test]
+fn readers_never_miss_a_record_that_moves() {
+    const LAST: u64 = 6000;
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    let (published, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            let (records, published, done) = (store.records.clone(), &published, &done);
+            scope.spawn(move || read_until(&records, seed, published, done));
+        }
+        while store.applied < LAST {
+            store.apply(store.applied + 100, 90);
+            published.store(store.applied, Ordering::Release);
+            store.maintainer.step(store.applied).unwrap();
+            if store.applied.is_multiple_of(1000) {
+                store.compact(|main| main % 8 != 0);
+                store.settle().unwrap();
+                store.take().unwrap();
+            }
+        }
+        done.store(true, Ordering::Release);
+    });
+    store.check();
+}
+
+fn read_until(records: &Records, seed: u64, published: &AtomicU64, done: &AtomicBool) {
+    let mut numbers = Numbers(seed);
+    while !done.load(Ordering::Acquire) {
+        // Every eighth revision is kept for ever; entry 8n + 7 makes revision 8n + 8.
+        let kept = published.load(Ordering::Acquire) / 8;
+        if kept == 0 {
+            continue;
+        }
+        let index = 8 * numbers.below(kept) + 7;
+        let expected = record(index, 90);
+        assert_eq!(records.read(expected.revision).unwrap(), expected.bytes);
+        let headers = records.headers(expected.revision, 1).unwrap();
+        assert_eq!(headers, [expected.header()]);
+    }
+}
+
+/// A transaction's changes share a main revision, and may be cut into several blocks.
+#[test]
+fn one_revision_may_fill_many_blocks() {
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    for sub in 0..5000 {
+        let key = bytes::Bytes::from(format!("{sub:05}"));
+        let tombstone = crate::Record::tombstone(Revision::new(2, sub), key);
+        store.expected.insert(tombstone.revision, tombstone.bytes.clone());
+        store.records.append(tombstone);
+    }
+    assert_eq!(store.maintainer.step(u64::MAX).unwrap(), Worked::Something, "the first look");
+    assert!(store.records.shared.read().blocks.is_empty(), "the entry is not finished");
+    store.records.end_entry(Position { term: 1, index: 1 });
+    store.applied = 1;
+    store.settle().unwrap();
+    assert!(store.records.shared.read().blocks.len() > 10);
+    store.check();
+    store.take().unwrap();
+    let expected = store.expected.clone();
+    drop(store);
+    assert_eq!(Small::open(options(&files)).unwrap().expected, expected);
+}
+
+/// Many manifests of little each make many small blocks; they are merged.
+#[test]
+fn small_blocks_are_merged() {
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    store.settle().unwrap();
+    for _ in 0..40 {
+        store.apply(store.applied + 1, 20);
+        store.take().unwrap();
+    }
+    assert_eq!(store.records.shared.read().blocks.len(), 40);
+    store.compact(|main| main == 2);
+    store.settle().unwrap();
+    assert!(store.records.shared.read().blocks.len() < 10);
+    store.check();
+}
