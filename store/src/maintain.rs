@@ -137,7 +137,6 @@ impl Maintainer {
             return Ok(false);
         };
         let file = registry.remove(&id).expect("it was found a moment ago");
-        drop(registry);
         assert_eq!(file.kept(), 0, "a file in use is held by its blocks");
         match self.disk.options.files.remove(&file.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

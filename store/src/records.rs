@@ -5,7 +5,8 @@
 //! has been written, and found in one of the two at every moment between.
 //!
 //! Locks, in the order in which they may nest: `core`, then a block's marks, then a file's extents
-//! or the registry, then a cache shard. None is held during IO.
+//! or the registry, then a cache shard. None is held during IO, except that the registry is held
+//! while a file is renamed or removed, so that names and registry agree.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -99,6 +99,7 @@ impl Receiving {
             FrameError::Newer { found, known } => ReceiveError::Newer { found, known },
             error => ReceiveError::Manifest(error),
         })?;
+        remove_partial_files(&disk, &manifest)?;
         let mut files = BTreeMap::new();
         for (id, extent) in &manifest.files {
             let source = find(&disk, *id, *extent)?;
@@ -188,16 +189,34 @@ impl Incoming {
             return Err(ReceiveError::Damaged { name: id.name() });
         }
         let name = disk.block_path(id);
+        let mut registry = disk.records.shared.registry();
         files.rename(&path, &name).map_err(failed)?;
         let settled = Arc::new(BlockFile::new(id, name, file, self.extent));
-        disk.records.shared.registry().insert(id, settled.clone());
+        registry.insert(id, settled.clone());
         Ok(settled)
     }
 }
 
+/// Removes what an earlier attempt received of files that this checkpoint does not have.
+fn remove_partial_files(disk: &Disk, manifest: &Manifest) -> Result<(), ReceiveError> {
+    let wanted: Vec<_> = manifest.files.iter().map(|(id, _)| partial_name(*id)).collect();
+    let folder = disk.blocks();
+    let failed = |error| ReceiveError::from(WriteError::of(&folder, error));
+    for name in disk.options.files.list(&folder).map_err(failed)? {
+        if name.ends_with(PARTIAL) && !wanted.contains(&name) {
+            disk.options.files.remove(&folder.join(name)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn partial_name(id: FileId) -> String {
+    format!("{}{PARTIAL}", id.name())
+}
+
 /// What is here of a file: all of it, what an earlier attempt received, or a shorter version.
 fn find(disk: &Disk, id: FileId, extent: Extent) -> Result<Source, ReceiveError> {
-    let path = disk.blocks().join(format!("{}{PARTIAL}", id.name()));
+    let path = disk.blocks().join(partial_name(id));
     let failed = |error: io::Error| ReceiveError::from(WriteError::of(&path, error));
     let here = disk.records.shared.registry().get(&id).cloned();
     if let Some(here) = &here

@@ -71,6 +71,17 @@ fn a_checkpoint_arrives_in_pieces_and_survives_a_power_cut() {
     to.settle().unwrap();
     to.check();
 
+    // An attempt that is never finished leaves nothing behind once another begins.
+    let elsewhere = files();
+    let mut other = Small::open(crate::Options { incarnation: 9, ..options(&elsewhere) }).unwrap();
+    other.apply(90, 90);
+    other.take().unwrap();
+    let abandoned = other.maintainer.export().unwrap();
+    drop(to.maintainer.receive(abandoned.manifest().clone()).unwrap());
+    let partial =
+        || here.paths().iter().filter(|path| path.to_string_lossy().ends_with(".part")).count();
+    assert_eq!(partial(), abandoned.files().len());
+
     // A later checkpoint of the same sender: only what it wrote since is sent.
     from.apply(180, 90);
     from.take().unwrap();
@@ -80,6 +91,7 @@ fn a_checkpoint_arrives_in_pieces_and_survives_a_power_cut() {
     let all: u64 = export.files().iter().map(|file| file.length).sum();
     assert_eq!(sent, all - total);
     install(&mut to, receiving.finish().unwrap());
+    assert_eq!(partial(), 0);
     assert_eq!(to.expected, from.expected);
     to.apply(400, 90);
     to.settle().unwrap();
