@@ -17,6 +17,7 @@ mod intake;
 mod keeper;
 mod lease;
 pub mod limits;
+mod log;
 mod log_facts;
 mod machine;
 mod memory_log;

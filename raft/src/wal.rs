@@ -88,14 +88,23 @@ impl WalOptions {
 /// A monotonic clock: the time since some fixed moment.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// What the log tells, and asks, its surroundings. Hooks run on the writer and must not block, nor
-/// call the log.
+/// How far the log is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The newest entry that is durable, with all before it; lower after a truncation, at once.
+    pub flushed: Option<u64>,
+    /// Bytes made durable since the log was opened.
+    pub bytes: u64,
+}
+
+/// What the log tells, and asks, its surroundings. Hooks run under the log's locks, so they must
+/// not block, nor call the log.
 #[derive(Clone)]
 pub struct Hooks {
     /// For ages and durations only; never decides what is written.
     pub clock: Clock,
-    /// The newest durable entry, after every sync.
-    pub flushed: Arc<dyn Fn(Option<u64>) + Send + Sync>,
+    /// Called in order with every change.
+    pub flushed: Arc<dyn Fn(Progress) + Send + Sync>,
     /// How long a sync took.
     pub synced: Arc<dyn Fn(Duration) + Send + Sync>,
     /// The log failed for good; the process has to stop.

@@ -289,7 +289,6 @@ impl WalCore {
         if self.shared.upkeep().purged_next < purged_next {
             self.shared.request_upkeep(|upkeep| upkeep.purged_next = purged_next);
         }
-        (self.shared.hooks.flushed)(flushed_next.checked_sub(1));
     }
 
     fn fail(&mut self, mut callbacks: Vec<Completion>, error: &WalError) -> Completions {

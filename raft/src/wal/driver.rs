@@ -113,7 +113,7 @@ fn run_maintenance(mut maintenance: Maintenance) {
 /// What the simulated disk and clock do to a task that drives the log.
 pub trait Pace {
     /// Sleeps on the simulation's clock.
-    fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send;
     /// How long the next fsync takes.
     fn sync_latency(&self) -> Duration;
 }

@@ -21,7 +21,7 @@ use super::queue::{Completion, Queue, Urgency};
 use super::record::{Entry, LogId, Memo, Record, Vote};
 use super::state::State;
 use super::tail::Tail;
-use super::{Hooks, WalOptions, read};
+use super::{Hooks, Progress, WalOptions, read};
 
 /// A handle on the log; clones share it.
 #[derive(Clone)]
@@ -140,9 +140,11 @@ impl Shared {
         self.upkeep_work.notify_all();
     }
 
-    /// Publishes the queue's flushed index. Call with the queue locked.
+    /// Publishes the queue's flushed index. The queue is locked, so changes are seen in order.
     pub(super) fn publish_flushed(&self, queue: &Queue) {
         self.flushed_next.store(queue.flushed_next, Ordering::Release);
+        let flushed = queue.flushed_next.checked_sub(1);
+        (self.hooks.flushed)(Progress { flushed, bytes: queue.flushed_bytes });
     }
 
     /// The first failure ends the log. Returns who still waited.

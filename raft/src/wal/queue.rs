@@ -56,6 +56,8 @@ pub(super) struct Queue {
     truncations: VecDeque<(u64, u64)>,
     /// `index < flushed_next` means durable.
     pub(super) flushed_next: u64,
+    /// Costs of everything made durable.
+    pub(super) flushed_bytes: u64,
     pub(super) failure: Option<Failure>,
     pub(super) closed: bool,
     /// The writer has nothing left to do, and looks again only when it is woken.
@@ -159,6 +161,7 @@ impl Queue {
     pub(super) fn flushed(&mut self, next: u64, cost: u64) {
         assert!(cost <= self.unflushed, "what is flushed was queued");
         self.unflushed -= cost;
+        self.flushed_bytes += cost;
         self.drained_at = None;
         while self.truncations.front().is_some_and(|(position, _)| *position < self.drained) {
             self.truncations.pop_front();

@@ -1,0 +1,132 @@
+//! openraft's own suite against the log, and what the suite does not ask: that confirmations wait
+//! for the disk, and that decoded content is shared.
+
+use std::sync::Mutex;
+
+use futures_util::StreamExt;
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::OneshotReceiverOf;
+use openraft::{EntryPayload, StorageError};
+
+use super::*;
+use crate::types::{Batch, log_id};
+use crate::wal::testing::MemoryFiles;
+
+mod machine;
+
+use machine::TestMachine;
+
+fn open(files: &MemoryFiles, workers: Workers) -> Log {
+    let options = WalOptions {
+        segment_bytes: 64 << 10,
+        unflushed_bytes_max: 1 << 20,
+        tail_bytes_max: 4 << 10,
+        tail_entries_max: 8,
+        spare_segments: 1,
+        unsafe_no_fsync: false,
+    };
+    let files = Arc::new(files.clone());
+    Log::open_with(files, Path::new("/data"), workers, options, |_| {}).expect("opens")
+}
+
+fn entry(index: u64, length: usize) -> Entry {
+    let bytes = vec![index as u8; length].into();
+    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(Batch::new(bytes)) }
+}
+
+struct Builder(Workers);
+
+impl StoreBuilder<TypeConfig, Log, TestMachine> for Builder {
+    async fn build(&self) -> Result<((), Log, TestMachine), StorageError<TypeConfig>> {
+        Ok(((), open(&MemoryFiles::new(1), self.0), TestMachine::default()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn openraft_accepts_the_log() {
+    Suite::test_all(Builder(Workers::Inline)).await.expect("the suite passes");
+}
+
+#[tokio::test]
+async fn openraft_accepts_the_log_with_threads() {
+    Suite::test_all(Builder(Workers::Threads)).await.expect("the suite passes");
+}
+
+/// A callback whose outcome the test can look at.
+fn callback() -> (IOFlushed<TypeConfig>, OneshotReceiverOf<TypeConfig, io::Result<()>>) {
+    let (sender, receiver) = TypeConfig::oneshot();
+    (IOFlushed::signal(sender), receiver)
+}
+
+#[tokio::test(start_paused = true)]
+async fn votes_and_entries_are_confirmed_by_the_disk() {
+    let files = MemoryFiles::new(1);
+    let mut log = open(&files, Workers::Inline);
+    // The first spare is made in the meantime, with syncs of its own.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = files.syncs();
+    log.save_vote(&Vote::new(3, 7)).await.unwrap();
+    assert_eq!(files.syncs(), before + 1, "a vote is synced before it is answered");
+    let (done, mut confirmed) = callback();
+    log.append([entry(0, 10), entry(1, 10)], done).await.unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 2, "readable at once");
+    assert!(confirmed.try_recv().is_err(), "confirmed later");
+    assert!(log.unflushed().bytes > 0);
+    (&mut confirmed).await.unwrap().unwrap();
+    assert_eq!(log.facts().flushed(), 1);
+    let syncs = files.syncs();
+    log.save_committed(Some(log_id(1, 1))).await.unwrap();
+    log.truncate_after(Some(log_id(1, 0))).await.unwrap();
+    assert_eq!(log.facts().flushed(), 0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(files.syncs(), syncs, "riders cause no sync");
+
+    let mut again = open(&files.power_cut(), Workers::Inline);
+    assert_eq!(again.read_vote().await.unwrap(), Some(Vote::new(3, 7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_reaches_the_callback_and_the_member() {
+    let files = MemoryFiles::new(1);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = told.clone();
+    let shared = Arc::new(files.clone());
+    let failed = move |failure: &Failure| hook.lock().unwrap().push(failure.to_string());
+    let mut log =
+        Log::open(shared, Path::new("/data"), Workers::Inline, false, failed).expect("opens");
+    files.fail_sync(1);
+    let (done, confirmed) = callback();
+    log.append([entry(0, 10)], done).await.unwrap();
+    assert!(confirmed.await.unwrap().unwrap_err().to_string().contains("cannot sync"));
+    assert_eq!(told.lock().unwrap().len(), 1);
+    assert!(log.save_vote(&Vote::new(3, 7)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_are_bounded_and_share_what_is_decoded() {
+    let mut log = open(&MemoryFiles::new(1), Workers::Inline);
+    for index in 0..8 {
+        let (done, confirmed) = callback();
+        log.append([entry(index, 400 << 10)], done).await.unwrap();
+        confirmed.await.unwrap().unwrap();
+    }
+    let some = log.limited_get_log_entries(2, 8).await.unwrap();
+    assert_eq!(some.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(log.limited_get_log_entries(2, 3).await.unwrap(), [entry(2, 400 << 10)]);
+    let all: Vec<_> = log.entries_stream(1..=7).await.map(Result::unwrap).collect().await;
+    assert_eq!(all, (1..8).map(|index| entry(index, 400 << 10)).collect::<Vec<_>>());
+    log.purge(log_id(1, 3)).await.unwrap();
+    assert_eq!(log.limited_get_log_entries(2, 8).await.unwrap(), [], "no hole");
+
+    let last = entry(8, 0);
+    let (done, _) = callback();
+    log.append([last.clone()], done).await.unwrap();
+    let (EntryPayload::Normal(given), EntryPayload::Normal(read)) =
+        (last.payload, log.try_get_log_entries(8..9).await.unwrap().remove(0).payload)
+    else {
+        panic!("a batch was appended");
+    };
+    let decoded: *const _ = given.decoded().expect("nothing is an entry without proposals");
+    assert!(std::ptr::eq(decoded, read.decoded().unwrap()), "decoded once");
+}
