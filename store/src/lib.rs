@@ -8,6 +8,8 @@ mod disk;
 pub mod files;
 mod frame;
 #[allow(dead_code)]
+mod index;
+#[allow(dead_code)]
 mod lease;
 mod load;
 mod maintain;

@@ -1,0 +1,75 @@
+//! Compaction of the index, a bounded part at a time.
+
+use std::ops::Bound::{Excluded, Unbounded};
+
+use crate::Revision;
+
+use super::{Cursor, Index, chunk_mut};
+
+/// How many clean chunks one part may pass over.
+const CLEAN_CHUNKS_MAX: usize = 4096;
+
+/// What one part of a sweep did.
+#[derive(Debug, Default)]
+pub(crate) struct SweepPart {
+    /// The revisions removed.
+    pub dead: Vec<Revision>,
+    /// Lengths of records that are dead at the compacted revision, but not at the one swept to.
+    pub pinned_bytes: u64,
+    /// Where to go on; none at the end.
+    pub next: Option<Cursor>,
+}
+
+impl Index {
+    /// Removes, from `cursor` on, what nobody at or above `target` can see, and sums what only
+    /// `compacted` would remove (`target <= compacted`). Stops when `max` revisions were removed,
+    /// give or take a chunk.
+    pub(crate) fn sweep(
+        &mut self,
+        cursor: Option<&[u8]>,
+        target: i64,
+        compacted: i64,
+        max: usize,
+    ) -> SweepPart {
+        assert!(target <= compacted, "a sweep goes no further than the compaction");
+        let mut part = SweepPart::default();
+        let mut from: Cursor = Box::from(cursor.unwrap_or_default());
+        for _ in 0..CLEAN_CHUNKS_MAX {
+            let (chunk, next) = self.chunk_mut_and_next(&from);
+            if chunk.garbage() > 0 {
+                let mut removed = 0;
+                chunk.sweep(target, |version| {
+                    removed += u64::from(version.length());
+                    part.dead.push(version.revision());
+                });
+                if target < compacted {
+                    part.pinned_bytes += chunk.dead_bytes(compacted);
+                }
+                self.bytes = self.bytes.checked_sub(removed).expect("bytes count every version");
+                self.merge_after(&from);
+            }
+            let Some(next) = next else { return part };
+            from = next;
+            if part.dead.len() >= max {
+                break;
+            }
+        }
+        part.next = Some(from);
+        part
+    }
+
+    /// Puts the chunk that covers `key` together with the next ones while they are small. The
+    /// cursor of a sweep may thereby point into a chunk; that chunk is only swept once more.
+    fn merge_after(&mut self, key: &[u8]) {
+        loop {
+            let mut after = self.chunks.range::<[u8], _>((Excluded(key), Unbounded));
+            let Some((bound, next)) = after.next() else { return };
+            if !self.chunk(key).fits(next) {
+                return;
+            }
+            let bound = bound.clone();
+            let next = self.chunks.remove(&bound).expect("it was just found");
+            chunk_mut(&mut self.chunks, key).append(next);
+        }
+    }
+}

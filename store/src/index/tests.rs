@@ -1,0 +1,145 @@
+//! The index against a plain list of versions, and its size.
+
+use super::*;
+
+impl Index {
+    fn check(&mut self) {
+        let mut bytes = 0;
+        let mut last: Option<Cursor> = None;
+        for (bound, chunk) in &mut self.chunks {
+            chunk.check();
+            assert!(chunk.key(0).is_none_or(|first| first >= bound.as_ref()));
+            assert!(chunk.key(0) > last.as_deref() || chunk.len() == 0);
+            last = chunk.last_key().map(Box::from).or(last);
+            for (_, versions) in chunk.entries_from(b"") {
+                bytes += versions.as_slice().iter().map(|v| u64::from(v.length())).sum::<u64>();
+            }
+        }
+        assert_eq!(bytes, self.bytes);
+    }
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("/registry/pods/default/{number:08}").into_bytes()
+}
+
+fn keys_at(index: &Index, range: &KeyRange, at: i64) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    let mut cursor = None;
+    loop {
+        let mut budget = 7;
+        cursor = index.walk(range, cursor.as_deref(), at, &mut budget, |key, _| {
+            keys.push(key.to_vec());
+            ControlFlow::Continue(())
+        });
+        if cursor.is_none() {
+            return keys;
+        }
+    }
+}
+
+fn count_at(index: &Index, range: &KeyRange, at: i64) -> i64 {
+    let (mut total, mut cursor) = (0, None);
+    loop {
+        let mut budget = 9;
+        let (count, next) = index.count(range, cursor.as_deref(), at, &mut budget);
+        total += count;
+        cursor = next;
+        if cursor.is_none() {
+            return total;
+        }
+    }
+}
+
+#[test]
+fn ranges_and_counts_agree_through_puts_deletes_and_sweeps() {
+    let mut index = Index::default();
+    for main in 2..3000 {
+        let number = (main as u64).wrapping_mul(2654435761) % 500;
+        if main % 5 == 0 {
+            let range = KeyRange::new(&key(number).into(), &key(number + 3).into());
+            index.delete(&range, None, Revision::new(main, 0), 1000, |_, _, _| {});
+        } else {
+            index.put(&key(number), Revision::new(main, 0), 0, |_| 20);
+        }
+        if main % 1000 == 0 {
+            let mut next = None;
+            loop {
+                let part = index.sweep(next.as_deref(), main - 500, main - 500, 50);
+                next = part.next;
+                if next.is_none() {
+                    break;
+                }
+            }
+            index.check();
+        }
+    }
+    index.check();
+    for at in [2500, 2700, 2998] {
+        for (from, to) in [(0, 500), (3, 4), (100, 200), (450, 600), (7, 7), (9, 2)] {
+            let range = KeyRange::new(&key(from).into(), &key(to).into());
+            let keys = keys_at(&index, &range, at);
+            assert!(keys.is_sorted());
+            let expected: Vec<_> =
+                (from..to).map(key).filter(|key| index.live(key, at).is_some()).collect();
+            assert_eq!(keys, expected);
+            assert_eq!(count_at(&index, &range, at), keys.len() as i64);
+        }
+    }
+}
+
+#[test]
+fn a_sweep_keeps_what_the_target_sees() {
+    let mut index = Index::default();
+    let all = KeyRange::everything();
+    index.put(b"a", Revision::new(2, 0), 0, |_| 5);
+    index.put(b"a", Revision::new(3, 0), 0, |_| 5);
+    index.delete(&all, None, Revision::new(4, 0), 10, |_, _, _| {});
+    index.put(b"b", Revision::new(5, 0), 0, |_| 5);
+    let part = index.sweep(None, 3, 4, 10);
+    assert_eq!(part.dead, [Revision::new(2, 0)]);
+    assert_eq!(part.pinned_bytes, 5, "3.0 goes once nobody reads at 3");
+    let part = index.sweep(None, 4, 4, 10);
+    assert_eq!(part.dead, [Revision::new(3, 0)], "a tombstone at the compacted revision stays");
+    let part = index.sweep(None, 5, 5, 10);
+    assert_eq!(part.dead, [Revision::new(4, 0)]);
+    assert!(index.versions(b"a").is_none());
+    index.check();
+}
+
+#[test]
+fn deletes_go_in_slices() {
+    let mut index = Index::default();
+    for number in 0..200 {
+        index.put(&key(number), Revision::new(2, number as i64), 0, |_| 9);
+    }
+    let range = KeyRange::new(&key(10).into(), &key(190).into());
+    let (mut cursor, mut slices, mut subs) = (None, 0, 0);
+    loop {
+        let at = Revision::new(3, subs);
+        cursor = index.delete(&range, cursor.as_deref(), at, 50, |_, previous, tombstone| {
+            assert_eq!(previous.mod_revision(), 2);
+            assert_eq!(tombstone.revision(), Revision::new(3, subs));
+            subs += 1;
+        });
+        slices += 1;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((slices, subs), (4, 180));
+    assert_eq!(count_at(&index, &KeyRange::everything(), 3), 20);
+    assert_eq!(count_at(&index, &KeyRange::everything(), 2), 200);
+    index.check();
+}
+
+#[test]
+fn a_million_keys_in_order_fill_their_chunks() {
+    let mut index = Index::default();
+    for number in 0..100_000 {
+        index.put(&key(number), Revision::new(number as i64 + 2, 0), 0, |_| 300);
+    }
+    let chunks = index.chunks.len();
+    assert!(chunks < 100_000 / 60, "{chunks} chunks");
+    index.check();
+}
