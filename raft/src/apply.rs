@@ -44,7 +44,7 @@ impl Applier {
         for entry in entries {
             self.apply_entry(entry)?;
         }
-        self.state.publish();
+        self.state.publish()?;
         self.shared.status.set_applied(last.log_id.index);
         self.shared.post(std::mem::take(&mut self.answers));
         Ok(())
@@ -88,7 +88,7 @@ impl Applier {
     /// answer from it, and is told so.
     pub(crate) fn install(&mut self, checkpoint: ReceivedCheckpoint) -> Result<(), Fatal> {
         self.state.install(checkpoint)?;
-        self.state.publish();
+        self.state.publish()?;
         let index = self.state.applied().index;
         self.shared.status.set_applied(index);
         self.shared.checkpoint_installed(index);

@@ -29,7 +29,6 @@ use bytes::Bytes;
 use crate::Revision;
 use chunk::Chunk;
 
-pub(crate) use sweep::SweepPart;
 pub(crate) use version::Version;
 
 /// The keys a request speaks of, in etcd's terms.
@@ -254,7 +253,7 @@ impl Index {
     }
 
     /// Counts the keys of `range` live at `at` from `cursor` on. A chunk that lies inside the range
-    /// and has not changed since `at` costs 8 of the budget, whatever its size; keys cost 1 each.
+    /// and has not changed since `at` costs as much of the budget as one key.
     pub(crate) fn count(
         &self,
         range: &KeyRange,
@@ -262,7 +261,7 @@ impl Index {
         at: i64,
         budget: &mut usize,
     ) -> (i64, Option<Cursor>) {
-        const CHUNK_COST: usize = 8;
+        const CHUNK_COST: usize = 1;
         let from = cursor.unwrap_or(&range.start);
         if range.is_single() {
             return (i64::from(self.live(from, at).is_some()), None);

@@ -108,12 +108,10 @@ impl LeaseTable {
         Some(LeaseInfo { id, ttl: lease.ttl, remaining_ttl: lease.remaining_ttl })
     }
 
-    /// At most `max` keys of a lease, in order, after `after`.
-    pub(crate) fn keys(&self, id: i64, after: Option<&Bytes>, max: usize) -> Vec<Bytes> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let Some(lease) = self.leases.get(&id) else { return Vec::new() };
-        let from = after.map_or(Unbounded, Excluded);
-        lease.keys.range::<Bytes, _>((from, Unbounded)).take(max).cloned().collect()
+    /// The first `max` keys of a lease, in order.
+    pub(crate) fn keys(&self, id: i64, max: usize) -> Vec<Bytes> {
+        let lease = self.leases.get(&id);
+        lease.map_or_else(Vec::new, |lease| lease.keys.iter().take(max).cloned().collect())
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = LeaseInfo> + '_ {

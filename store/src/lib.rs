@@ -7,17 +7,16 @@ pub mod command;
 mod disk;
 pub mod files;
 mod frame;
-#[allow(dead_code)]
+mod hash;
 mod index;
-#[allow(dead_code)]
 mod lease;
 mod load;
 mod maintain;
 mod manifest;
-#[allow(dead_code)]
 mod open;
 mod options;
 mod outcome;
+mod range;
 mod reader;
 pub mod record;
 mod records;
@@ -26,6 +25,8 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod transfer;
+mod txn;
+mod view;
 pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
@@ -33,7 +34,7 @@ pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
 pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};
 pub use manifest::{Frozen, ManifestInfo};
-pub use open::OpenError;
+pub use open::{OpenError, Opened, open};
 pub use options::{BackendKind, BackendMaker, Options, Plants};
 pub use outcome::{Fatal, Outcome, RangeResult, RecordBytes, Rejected, Response, TxnPart};
 pub use reader::{Effort, HashKv, RangeStream, ReadError, Reader, Sizes};

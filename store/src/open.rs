@@ -19,9 +19,10 @@ use crate::disk::{BLOCKS, Disk, KeptManifest, MANIFESTS_KEPT, PARTIAL, SLED, SNA
 use crate::frame::FrameError;
 use crate::load::{OpenFiles, Restore, load_blocks};
 use crate::maintain::{Maintainer, Sweep};
+use crate::manifest::Manifest;
 use crate::manifest::folder::{ManifestFolder, Unusable};
-use crate::manifest::{Manifest, ManifestInfo};
-use crate::{Fatal, Options, Records};
+use crate::state::{Restored, Restorer};
+use crate::{Fatal, Options, Reader, Records, State, WatchHub};
 
 mod format_file;
 
@@ -63,6 +64,34 @@ pub enum OpenError {
     /// A file that the checkpoint needs is damaged, or its contents are refused.
     #[error(transparent)]
     Damaged(#[from] Fatal),
+}
+
+/// An open store.
+pub struct Opened {
+    /// The only writer.
+    pub state: State,
+    /// The housekeeping, to be driven.
+    pub maintainer: Maintainer,
+    /// Reads.
+    pub reader: Reader,
+    /// Watches.
+    pub hub: WatchHub,
+    /// What an operator may want to know: damage that was survived.
+    pub notes: Vec<String>,
+}
+
+/// Opens a data directory, or makes it.
+pub fn open(options: Options) -> Result<Opened, OpenError> {
+    let opening = Opening::begin(options.clone())?;
+    let mut restorer = match opening.tables() {
+        Some(tables) => Restorer::new(tables)?,
+        None => Restorer::fresh(),
+    };
+    let mut loaded = opening.load(&mut restorer)?;
+    let notes = std::mem::take(&mut loaded.notes);
+    let restored = restorer.finish(loaded.records.clone(), &options)?;
+    let Restored { state, reader, hub, sweeper } = restored;
+    Ok(Opened { state, maintainer: loaded.into_maintainer(sweeper), reader, hub, notes })
 }
 
 /// A data directory whose checkpoint has been chosen and not loaded yet.
@@ -236,11 +265,6 @@ impl Opening {
 }
 
 impl Loaded {
-    /// The verified manifests, oldest first.
-    pub(crate) fn manifests(&self) -> Vec<ManifestInfo> {
-        self.disk.manifests().iter().map(|kept| kept.info.clone()).collect()
-    }
-
     /// The housekeeping, with what finds superfluous records.
     pub(crate) fn into_maintainer(self, sweeper: Box<dyn Sweep>) -> Maintainer {
         Maintainer::new(self.disk, self.writer, self.directory, sweeper)

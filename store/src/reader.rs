@@ -1,10 +1,30 @@
-//! Reading the store, from any thread.
+//! Reading the store, from any thread, at published revisions.
+//!
+//! A read of one key holds the index lock for as long as it takes to find the key and its bytes in
+//! memory. Everything larger registers its revision and looks at the index a few keys at a time;
+//! values are read with no lock held.
+
+pub(crate) mod registry;
+mod stream;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::{MemberAttributes, Range, Txn};
+use crate::command::{MemberAttributes, OperationKind, Range, Txn};
 use crate::lease::{LeaseEvent, LeaseInfo};
-use crate::{Fatal, Position, RangeResult, RecordBytes, Rejected, Response};
+use crate::state::shared::Shared;
+use crate::txn::Path;
+use crate::view::{View, read_record};
+use crate::{
+    Fatal, Position, RangeResult, RecordBytes, Rejected, Response, TxnPart, hash, range, txn,
+};
+
+pub use stream::RangeStream;
+
+/// How often a read of the latest revision starts anew when a compaction or a checkpoint overtakes
+/// it before it gives up.
+const ATTEMPTS: usize = 3;
 
 /// How much work a read may do where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,127 +72,204 @@ pub struct Sizes {
 }
 
 /// Reads at published revisions. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Reader {}
-
-impl Reader {
-    /// The published revision.
-    pub fn revision(&self) -> i64 {
-        1
-    }
-    /// The compacted revision; -1 before any compaction.
-    pub fn compacted(&self) -> i64 {
-        -1
-    }
-    /// The published log position.
-    pub fn applied(&self) -> Position {
-        Position::default()
-    }
-    /// One key at the published revision.
-    pub fn get(
-        &self,
-        _key: &[u8],
-        _effort: Effort,
-    ) -> Result<(i64, Option<RecordBytes>), ReadError> {
-        Ok((1, None))
-    }
-    /// Reads a range; the revision is the published one, for the response header.
-    pub fn range(&self, _range: &Range, _effort: Effort) -> Result<(i64, RangeResult), ReadError> {
-        Ok((1, RangeResult::default()))
-    }
-    /// Evaluates a transaction that only reads; [`Response::Txn`].
-    pub fn txn(&self, _txn: &Txn, _effort: Effort) -> Result<(i64, Response), ReadError> {
-        Ok((1, Response::Txn { succeeded: true, responses: Vec::new() }))
-    }
-    /// A range too big for one answer in memory, at a registered revision.
-    pub fn stream(&self, _range: &Range) -> Result<RangeStream, ReadError> {
-        Ok(RangeStream {})
-    }
-    /// The hash at a revision; 0 for the published one.
-    pub fn hash_kv(&self, _revision: i64) -> Result<HashKv, ReadError> {
-        Ok(HashKv { hash: 0, compact_revision: -1, hash_revision: 1, current_revision: 1 })
-    }
-    /// The hash of everything.
-    pub fn hash_all(&self) -> Result<u32, ReadError> {
-        Ok(0)
-    }
-    /// One lease.
-    pub fn lease(&self, _id: i64) -> Option<LeaseInfo> {
-        None
-    }
-    /// The keys attached to a lease, in order.
-    pub fn lease_keys(&self, _id: i64) -> Vec<Bytes> {
-        Vec::new()
-    }
-    /// All leases, by id.
-    pub fn leases(&self) -> Vec<LeaseInfo> {
-        Vec::new()
-    }
-    /// Begins (or ends) keeping lease events for [`Reader::take_lease_events`].
-    pub fn subscribe_leases(&self, _on: bool) {}
-    /// What happened to leases since the last call.
-    pub fn take_lease_events(&self) -> Vec<LeaseEvent> {
-        Vec::new()
-    }
-    /// What members have published of themselves.
-    pub fn members(&self) -> Vec<MemberAttributes> {
-        Vec::new()
-    }
-    /// The semantics level in force.
-    pub fn level(&self) -> u32 {
-        1
-    }
-    /// How much the store holds.
-    pub fn sizes(&self) -> Sizes {
-        Sizes::default()
-    }
-    /// Calls `then` when the compaction to `revision` has been carried out on the index; at once if
-    /// it has.
-    pub fn when_compacted(&self, _revision: i64, then: Box<dyn FnOnce() + Send>) {
-        then();
-    }
-    /// Tells the store what time it is, in any monotonic milliseconds: ends registrations of
-    /// readers that are older than 60 s. Call it every second or so.
-    pub fn tick(&self, _now_milliseconds: u64) {}
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
 }
 
-/// A range at a registered revision, read in chunks.
-#[derive(Debug)]
-pub struct RangeStream {}
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
 
-impl RangeStream {
-    /// The published revision when the stream began, for the response header.
+    /// The published revision.
     pub fn revision(&self) -> i64 {
-        1
+        self.shared.revision()
     }
-    /// As in [`RangeResult`].
-    pub fn count(&self) -> i64 {
-        0
+
+    /// The compacted revision; -1 before any compaction.
+    pub fn compacted(&self) -> i64 {
+        self.shared.compacted()
     }
-    /// As in [`RangeResult`].
-    pub fn more(&self) -> bool {
-        false
+
+    /// The published log position.
+    pub fn applied(&self) -> Position {
+        self.shared.facts().position
     }
-    /// How many records there will be.
-    pub fn records(&self) -> u64 {
-        0
+
+    /// One key at the published revision, which comes with it for the response header.
+    pub fn get(&self, key: &[u8], effort: Effort) -> Result<(i64, Option<RecordBytes>), ReadError> {
+        let (revision, found) = {
+            let index = self.shared.index();
+            let revision = self.shared.revision();
+            let Some(version) = index.live(key, revision) else { return Ok((revision, None)) };
+            // Under the lock, since only then no sweep can take the record away.
+            match read_record(&self.shared, version, Effort::Inline, None) {
+                Err(ReadError::WouldBlock) => (revision, None),
+                other => (revision, Some(other?)),
+            }
+        };
+        if found.is_some() {
+            return Ok((revision, found));
+        }
+        if effort == Effort::Inline {
+            return Err(ReadError::WouldBlock);
+        }
+        let range = Range { key: Bytes::copy_from_slice(key), ..Range::default() };
+        let (revision, result) = self.range(&range, effort)?;
+        Ok((revision, result.records.into_iter().next()))
     }
-    /// The sum of their lengths.
-    pub fn record_bytes(&self) -> u64 {
-        0
+
+    /// Reads a range; the revision is the published one, for the response header.
+    pub fn range(&self, range: &Range, effort: Effort) -> Result<(i64, RangeResult), ReadError> {
+        self.attempt(range.revision <= 0, |reader| {
+            let view = reader.view(range.revision, effort)?;
+            Ok((view.current, range::execute(&view, range)?))
+        })
     }
-    /// The length of all of them as repeated field of one message with a one-byte tag: each with
-    /// its tag and length prefix.
-    pub fn framed_bytes(&self) -> u64 {
-        0
+
+    /// Evaluates a transaction that only reads, at one published revision; gives a
+    /// [`Response::Txn`].
+    pub fn txn(&self, txn: &Txn, effort: Effort) -> Result<(i64, Response), ReadError> {
+        self.attempt(true, |reader| {
+            let oldest = oldest_range(txn);
+            let view = reader.view(oldest, effort).or_else(|_| reader.view(0, effort))?;
+            let path = txn::choose(&view, txn)?;
+            txn::check(&view, txn, &path)?;
+            Ok((view.current, read_branch(&view, txn, &path)?))
+        })
     }
-    /// The next records: at least one, and then until either bound is reached; None at the end.
-    pub fn next_chunk(
-        &mut self,
-        _max_bytes: usize,
-        _max_keys: usize,
-        _effort: Effort,
-    ) -> Result<Option<Vec<RecordBytes>>, ReadError> {
-        Ok(None)
+
+    /// A range too big for one answer in memory, at a registered revision. Looks at every key of
+    /// the range before it returns.
+    pub fn stream(&self, range: &Range) -> Result<RangeStream, ReadError> {
+        self.attempt(range.revision <= 0, |reader| RangeStream::open(reader.shared.clone(), range))
     }
+
+    /// The hash at a revision; 0 for the published one. Reads every record of the history.
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
+        hash::hash_kv(&self.shared, revision)
+    }
+
+    /// The hash of everything that is replicated.
+    pub fn hash_all(&self) -> Result<u32, ReadError> {
+        hash::hash_all(&self.shared)
+    }
+
+    /// One lease.
+    pub fn lease(&self, id: i64) -> Option<LeaseInfo> {
+        self.shared.leases().info(id)
+    }
+
+    /// The keys attached to a lease, in order.
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.shared.leases().keys(id, usize::MAX)
+    }
+
+    /// All leases, by id.
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        self.shared.leases().all().collect()
+    }
+
+    /// Begins (or ends) keeping lease events for [`Reader::take_lease_events`]. Read
+    /// [`Reader::leases`] after beginning; what happens in between comes twice.
+    pub fn subscribe_leases(&self, on: bool) {
+        self.shared.leases().subscribe(on);
+    }
+
+    /// What happened to leases since the last call.
+    pub fn take_lease_events(&self) -> Vec<LeaseEvent> {
+        self.shared.leases().take_events()
+    }
+
+    /// What members have published of themselves.
+    pub fn members(&self) -> Vec<MemberAttributes> {
+        self.shared.members().values().cloned().collect()
+    }
+
+    /// The semantics level in force.
+    pub fn level(&self) -> u32 {
+        self.shared.facts().level
+    }
+
+    /// How much the store holds.
+    pub fn sizes(&self) -> Sizes {
+        let total_bytes = self.shared.records.total_bytes();
+        Sizes { total_bytes, in_use_bytes: self.shared.index().bytes() }
+    }
+
+    /// Calls `then` when the compaction to `revision` has been carried out; at once if it has.
+    pub fn when_compacted(&self, revision: i64, then: Box<dyn FnOnce() + Send>) {
+        self.shared.when_swept(revision, then);
+    }
+
+    /// Tells the store what time it is, in any monotonic milliseconds, so that registrations of
+    /// readers older than 60 s end. To be called every second or so.
+    pub fn tick(&self, now_milliseconds: u64) {
+        self.shared.registry.tick(now_milliseconds);
+    }
+
+    /// A registered view. The refusal of a revision that cannot be read comes from reading it.
+    fn view(&self, revision: i64, effort: Effort) -> Result<View<'_>, Rejected> {
+        registered_view(&self.shared, revision, effort)
+    }
+
+    fn attempt<T>(
+        &self,
+        is_latest: bool,
+        read: impl Fn(&Self) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        for _ in 1..ATTEMPTS {
+            match read(self) {
+                Err(ReadError::Rejected(Rejected::Compacted)) if is_latest => {}
+                other => return other,
+            }
+        }
+        read(self)
+    }
+}
+
+/// A view that compaction leaves alone down to `revision`, or down to the present if that is not
+/// above 0.
+pub(crate) fn registered_view(
+    shared: &Shared,
+    revision: i64,
+    effort: Effort,
+) -> Result<View<'_>, Rejected> {
+    // In this order: see `Shared`.
+    let compacted = shared.compacted();
+    let current = shared.revision();
+    let mut view = View { shared, current, compacted, effort, registration: None };
+    let at = view.resolve(revision)?;
+    view.registration = Some(shared.registry.register(at)?);
+    Ok(view)
+}
+
+/// The oldest revision that a transaction's ranges ask for; 0 for the latest.
+fn oldest_range(txn: &Txn) -> i64 {
+    let operations = txn.success.iter().chain(&txn.failure);
+    let revisions = operations.filter_map(|operation| match &operation.kind {
+        Some(OperationKind::Range(range)) if range.revision > 0 => Some(range.revision),
+        _ => None,
+    });
+    revisions.min().unwrap_or(0)
+}
+
+fn read_branch(view: &View<'_>, txn: &Txn, path: &Path) -> Result<Response, ReadError> {
+    let mut nested = path.nested.iter();
+    let mut responses = Vec::new();
+    for operation in txn::branch(txn, path) {
+        let (revision, response) = match &operation.kind {
+            Some(OperationKind::Range(range)) => {
+                (view.current, Response::Range(range::execute(view, range)?))
+            }
+            Some(OperationKind::Txn(txn)) => {
+                let path = nested.next().expect("a path for every nested transaction");
+                (0, read_branch(view, txn, path)?)
+            }
+            _ => return Err(Fatal::new("a transaction that writes was given to a reader").into()),
+        };
+        responses.push(TxnPart { revision, response });
+    }
+    Ok(Response::Txn { succeeded: path.succeeded, responses })
 }

@@ -1,9 +1,39 @@
 //! The replicated state: the only writer of the store.
+//!
+//! [`State::apply`] is a function of the state and the command: no clock, no randomness, no IO
+//! error turned into an answer. What it changes is in memory at once and visible to readers only
+//! after [`State::publish`]; what reaches the disk, and when, is the maintainer's business.
+
+mod restore;
+pub(crate) mod shared;
+mod sweeper;
+mod tables;
+mod write;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::Command;
-use crate::{Fatal, Outcome, Position};
+use crate::command::{
+    Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseCheckpoint, LeaseGrant, LeaseRevoke,
+    MemberAttributes, OperationKind, Put, RaiseLevel, Txn,
+};
+use crate::range::no_refusal;
+use crate::txn::Path;
+use crate::view::View;
+use crate::watch::{RevisionEvents, WatchHub};
+use crate::{
+    Effort, Fatal, Frozen, LeaseInfo, Outcome, Position, RangeResult, ReadError, Rejected,
+    Response, TxnPart, range, txn,
+};
+
+use shared::{Facts, Shared};
+use write::Write;
+
+pub(crate) use restore::{Restored, Restorer};
+
+/// How many keys of a lease are looked at under one hold of the lease table's lock.
+const LEASE_SLICE: usize = 1024;
 
 /// What an entry says of the commands in it.
 #[derive(Clone, Copy, Debug)]
@@ -18,36 +48,300 @@ pub struct Context {
 }
 
 /// The replicated state; owned by the apply thread.
-#[derive(Debug)]
-pub struct State {}
+pub struct State {
+    shared: Arc<Shared>,
+    hub: WatchHub,
+    /// Of everything applied; the published one may be behind.
+    revision: i64,
+    /// -1 <= compacted <= revision.
+    compacted: i64,
+    level: u32,
+    position: Position,
+    membership: (Position, Bytes),
+    /// What has been applied and not published.
+    events: Vec<RevisionEvents>,
+}
+
+/// How a command ends short of its answer.
+enum Stop {
+    Rejected(Rejected),
+    Fatal(Fatal),
+}
+
+impl From<Rejected> for Stop {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(rejected)
+    }
+}
+
+impl From<Fatal> for Stop {
+    fn from(fatal: Fatal) -> Self {
+        Self::Fatal(fatal)
+    }
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        Self::Fatal(no_refusal(error))
+    }
+}
 
 impl State {
     /// The position of the last finished entry.
     pub fn applied(&self) -> Position {
-        Position::default()
+        self.position
     }
 
     /// What [`State::apply_membership`] was given last, and when.
     pub fn membership(&self) -> (Position, Bytes) {
-        (Position::default(), Bytes::new())
+        self.membership.clone()
     }
 
     /// The semantics level in force.
     pub fn level(&self) -> u32 {
-        1
+        self.level
     }
 
-    /// Applies one command; several may share one entry.
-    pub fn apply(&mut self, _context: &Context, _command: &Command) -> Result<Outcome, Fatal> {
-        Err(Fatal::new("the store does not apply yet"))
+    /// Applies one command; several may share one entry. An error means that this member cannot
+    /// go on; a refusal that every member reaches alike is part of the outcome.
+    pub fn apply(&mut self, context: &Context, command: &Command) -> Result<Outcome, Fatal> {
+        if context.level > LEVEL_CURRENT {
+            return Err(Fatal::new(format_args!(
+                "an entry is of semantics level {}, and this version knows only {LEVEL_CURRENT}",
+                context.level
+            )));
+        }
+        assert!(context.position.index > self.position.index, "entries are applied once, in order");
+        let result = match &command.change {
+            Some(change) => self.apply_change(context, change),
+            None => Ok(Response::Done),
+        };
+        let result = match result {
+            Ok(response) => Ok(response),
+            Err(Stop::Rejected(rejected)) => Err(rejected),
+            Err(Stop::Fatal(fatal)) => return Err(fatal),
+        };
+        Ok(Outcome { revision: self.revision, result })
     }
 
     /// Notes the membership in force from `position` on; its bytes mean nothing here.
-    pub fn apply_membership(&mut self, _position: Position, _membership: Bytes) {}
+    pub fn apply_membership(&mut self, position: Position, membership: Bytes) {
+        self.membership = (position, membership);
+    }
 
-    /// The entry at `position` is applied whole.
-    pub fn finish_entry(&mut self, _position: Position) {}
+    /// The entry at `position` is applied whole; also to be called for entries without commands.
+    pub fn finish_entry(&mut self, position: Position) {
+        assert!(position.index > self.position.index, "{position:?} follows {:?}", self.position);
+        self.position = position;
+        self.shared.records.end_entry(position);
+    }
 
-    /// Makes everything applied so far visible.
-    pub fn publish(&mut self) {}
+    /// Makes everything applied so far visible to readers and gives it to the watch hub. To be
+    /// called after finished entries, and before anyone is told of their outcome.
+    pub fn publish(&mut self) -> Result<(), Fatal> {
+        let facts = Facts { position: self.position, level: self.level };
+        self.shared.publish(self.revision, self.compacted, facts);
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        self.hub.publish(std::mem::take(&mut self.events))
+    }
+
+    /// Reads ahead, off the apply thread's path, what applying `command` will have to read. Any
+    /// error is left for apply to find again.
+    pub fn prefetch(&self, command: &Command) {
+        let view = self.view();
+        if let Some(Change::Txn(txn)) = &command.change {
+            let _ = txn::choose(&view, txn);
+        }
+    }
+
+    /// A copy of the small tables as of the last finished entry.
+    pub fn freeze(&self) -> Frozen {
+        let (membership_position, membership) = self.membership.clone();
+        Frozen {
+            position: self.position,
+            membership_position,
+            membership,
+            revision: self.revision,
+            compacted: self.compacted,
+            tables: self.tables(),
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            shared: &self.shared,
+            current: self.revision,
+            compacted: self.compacted,
+            effort: Effort::Blocking,
+            registration: None,
+        }
+    }
+
+    fn apply_change(&mut self, context: &Context, change: &Change) -> Result<Response, Stop> {
+        match change {
+            Change::Put(put) => self.put(context, put),
+            Change::DeleteRange(delete) => self.delete_range(context, delete),
+            Change::Txn(txn) => self.txn(context, txn),
+            Change::Compact(compact) => Ok(self.compact(compact)?),
+            Change::LeaseGrant(grant) => Ok(self.lease_grant(grant)?),
+            Change::LeaseRevoke(revoke) => self.lease_revoke(context, revoke),
+            Change::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(checkpoint)),
+            Change::MemberAttributes(attributes) => Ok(self.member_attributes(attributes)),
+            Change::RaiseLevel(raise) => Ok(self.raise_level(raise)?),
+        }
+    }
+
+    fn put(&mut self, context: &Context, put: &Put) -> Result<Response, Stop> {
+        txn::check_put(&self.view(), put)?;
+        self.write(|write| execute_put(write, context, put))
+    }
+
+    fn delete_range(&mut self, context: &Context, delete: &DeleteRange) -> Result<Response, Stop> {
+        self.write(|write| execute_delete(write, context, delete))
+    }
+
+    fn txn(&mut self, context: &Context, txn: &Txn) -> Result<Response, Stop> {
+        let view = self.view();
+        let path = txn::choose(&view, txn)?;
+        txn::check(&view, txn, &path)?;
+        self.write(|write| execute_txn(write, context, txn, &path))
+    }
+
+    /// Runs one transaction's writes and takes their revision over.
+    fn write(
+        &mut self,
+        run: impl FnOnce(&mut Write<'_>) -> Result<Response, Fatal>,
+    ) -> Result<Response, Stop> {
+        let mut write = Write::new(&self.shared, self.revision, self.compacted);
+        let response = run(&mut write)?;
+        if let Some(events) = write.finish() {
+            assert_eq!(events.revision, self.revision + 1, "revisions follow each other");
+            self.revision = events.revision;
+            self.events.push(events);
+        }
+        Ok(response)
+    }
+
+    fn compact(&mut self, compact: &Compact) -> Result<Response, Rejected> {
+        if compact.revision <= self.compacted {
+            return Err(Rejected::Compacted);
+        }
+        if compact.revision > self.revision {
+            return Err(Rejected::FutureRevision);
+        }
+        self.compacted = compact.revision;
+        Ok(Response::Done)
+    }
+
+    fn lease_grant(&mut self, grant: &LeaseGrant) -> Result<Response, Rejected> {
+        let LeaseGrant { id, ttl } = *grant;
+        if !self.shared.leases().grant(LeaseInfo { id, ttl, remaining_ttl: 0 }) {
+            return Err(Rejected::LeaseExists);
+        }
+        Ok(Response::LeaseGrant { id, ttl })
+    }
+
+    fn lease_revoke(&mut self, context: &Context, revoke: &LeaseRevoke) -> Result<Response, Stop> {
+        let term = revoke.decided_in_term;
+        if term != 0 && term != context.position.term {
+            return Err(Rejected::ExpiryOutdated.into());
+        }
+        if !self.shared.leases().contains(revoke.id) {
+            return Err(Rejected::LeaseNotFound.into());
+        }
+        let shared = self.shared.clone();
+        self.write(|write| {
+            loop {
+                // Each key leaves the lease as it is deleted.
+                let keys = shared.leases().keys(revoke.id, LEASE_SLICE);
+                if keys.is_empty() {
+                    return Ok(Response::Done);
+                }
+                for key in keys {
+                    let delete = DeleteRange { key, range_end: Bytes::new(), prev_kv: false };
+                    let deleted = write.delete(&delete, false)?;
+                    assert_eq!(deleted.count, 1, "a lease's keys are alive");
+                }
+            }
+        })?;
+        self.shared.leases().revoke(revoke.id);
+        Ok(Response::Done)
+    }
+
+    fn lease_checkpoint(&mut self, checkpoint: &LeaseCheckpoint) -> Response {
+        let mut leases = self.shared.leases();
+        for remainder in &checkpoint.remainders {
+            leases.checkpoint(remainder.id, remainder.remaining_ttl);
+        }
+        Response::Done
+    }
+
+    fn member_attributes(&mut self, attributes: &MemberAttributes) -> Response {
+        self.shared.members().insert(attributes.member, attributes.clone());
+        Response::Done
+    }
+
+    fn raise_level(&mut self, raise: &RaiseLevel) -> Result<Response, Fatal> {
+        if raise.level > LEVEL_CURRENT {
+            return Err(Fatal::new(format_args!(
+                "the cluster is at semantics level {}, and this version knows only {LEVEL_CURRENT}",
+                raise.level
+            )));
+        }
+        self.level = self.level.max(raise.level);
+        Ok(Response::Done)
+    }
+}
+
+fn execute_put(write: &mut Write<'_>, context: &Context, put: &Put) -> Result<Response, Fatal> {
+    let previous = write.put(put)?;
+    let prev = match previous {
+        Some(version) if put.prev_kv && context.respond => {
+            Some(write.view().record(&version).map_err(no_refusal)?)
+        }
+        _ => None,
+    };
+    Ok(Response::Put { prev })
+}
+
+fn execute_delete(
+    write: &mut Write<'_>,
+    context: &Context,
+    delete: &DeleteRange,
+) -> Result<Response, Fatal> {
+    let deleted = write.delete(delete, delete.prev_kv && context.respond)?;
+    Ok(Response::DeleteRange { deleted: deleted.count, prevs: deleted.prevs })
+}
+
+/// Runs the branches of `path`. Nothing here can be refused any more.
+fn execute_txn(
+    write: &mut Write<'_>,
+    context: &Context,
+    txn: &Txn,
+    path: &Path,
+) -> Result<Response, Fatal> {
+    let mut nested = path.nested.iter();
+    let mut responses = Vec::new();
+    for operation in txn::branch(txn, path) {
+        let response = match &operation.kind {
+            Some(OperationKind::Put(put)) => execute_put(write, context, put)?,
+            Some(OperationKind::DeleteRange(delete)) => execute_delete(write, context, delete)?,
+            Some(OperationKind::Txn(txn)) => {
+                let path = nested.next().expect("a path for every nested transaction");
+                execute_txn(write, context, txn, path)?
+            }
+            Some(OperationKind::Range(range)) if context.respond => {
+                Response::Range(range::execute(&write.view(), range).map_err(no_refusal)?)
+            }
+            Some(OperationKind::Range(_)) => Response::Range(RangeResult::default()),
+            None => Response::Done,
+        };
+        // As in etcd, the header of a nested transaction stays empty.
+        let is_txn = matches!(response, Response::Txn { .. });
+        let revision = if is_txn { 0 } else { write.revision() };
+        responses.push(TxnPart { revision, response });
+    }
+    Ok(Response::Txn { succeeded: path.succeeded, responses })
 }

@@ -129,7 +129,7 @@ fn lay_ground(
     options.backend = seams.backend.clone();
     options.block_cache_bytes = config.block_cache_bytes;
     options.incarnation = identity.incarnation;
-    let Opened { state, maintainer, reader, hub } =
+    let Opened { state, maintainer, reader, hub, .. } =
         holdfast_store::open(options).map_err(|error| Fatal::new(error))?;
     let log = MemoryLog::default();
     let facts = log.facts();

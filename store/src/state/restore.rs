@@ -1,0 +1,150 @@
+//! From a checkpoint to a state: the small tables, and a header for every record they cover.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::command::MemberAttributes;
+use crate::index::{Index, KeyRange, Version};
+use crate::lease::LeaseTable;
+use crate::watch::WatchHub;
+use crate::{
+    Fatal, Options, Reader, ReceivedCheckpoint, RecordHeader, Records, Restore, Revision, Sweep,
+};
+
+use super::State;
+use super::shared::{Facts, Shared};
+use super::sweeper::IndexSweeper;
+use super::tables::Tables;
+
+/// Builds an index from headers.
+pub(crate) struct Restorer {
+    tables: Tables,
+    index: Index,
+    last: Option<Revision>,
+}
+
+/// A store in memory, ready to be used.
+pub(crate) struct Restored {
+    pub state: State,
+    pub reader: Reader,
+    pub hub: WatchHub,
+    pub sweeper: Box<dyn Sweep>,
+}
+
+impl Restorer {
+    /// Of a store that holds nothing.
+    pub(crate) fn fresh() -> Self {
+        Self { tables: Tables::fresh(), index: Index::default(), last: None }
+    }
+
+    /// Of the store whose tables these are.
+    pub(crate) fn new(tables: &Bytes) -> Result<Self, Fatal> {
+        let tables = Tables::decode_checked(tables)?;
+        Ok(Self { tables, index: Index::default(), last: None })
+    }
+
+    /// The whole store, over the records that the headers came from.
+    pub(crate) fn finish(self, records: Records, options: &Options) -> Result<Restored, Fatal> {
+        let leases = self.leases()?;
+        let shared = Arc::new(Shared::new(self.index, records));
+        let hub_source = shared.clone();
+        *shared.leases() = leases;
+        *shared.members() = by_id(&self.tables);
+        let facts = Facts { position: self.tables.position(), level: self.tables.level };
+        shared.publish(self.tables.revision, self.tables.compacted, facts);
+        let hub = WatchHub::new(hub_source);
+        let sweeper = IndexSweeper::new(shared.clone(), options.pin_garbage_bytes);
+        let state = State {
+            shared: shared.clone(),
+            hub: hub.clone(),
+            revision: self.tables.revision,
+            compacted: self.tables.compacted,
+            level: self.tables.level,
+            position: self.tables.position(),
+            membership: (self.tables.membership_position(), self.tables.membership.clone()),
+            events: Vec::new(),
+        };
+        Ok(Restored { state, reader: Reader::new(shared), hub, sweeper: Box::new(sweeper) })
+    }
+
+    /// The leases of the tables, with the live keys that hang on them.
+    fn leases(&self) -> Result<LeaseTable, Fatal> {
+        let mut leases = LeaseTable::default();
+        for lease in self.tables.leases() {
+            if lease.id == 0 || !leases.grant(lease) {
+                return Err(Fatal::new("a manifest's leases contradict each other"));
+            }
+        }
+        let mut missing = None;
+        let mut budget = usize::MAX;
+        let everything = KeyRange::everything();
+        self.index.walk(&everything, None, self.tables.revision, &mut budget, |key, version| {
+            match version.lease() {
+                0 => {}
+                id if leases.contains(id) => leases.attach(id, Bytes::copy_from_slice(key)),
+                id => missing = Some(id),
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        match missing {
+            Some(id) => Err(Fatal::new(format_args!("a key's lease {id} does not exist"))),
+            None => Ok(leases),
+        }
+    }
+}
+
+impl Restore for Restorer {
+    fn record(&mut self, header: RecordHeader) -> Result<(), Fatal> {
+        if header.revision.main > self.tables.revision || Some(header.revision) <= self.last {
+            return Ok(());
+        }
+        self.last = Some(header.revision);
+        self.index.restore(&header.key, Version::of_header(&header));
+        Ok(())
+    }
+}
+
+impl State {
+    /// The small tables, encoded.
+    pub(super) fn tables(&self) -> Bytes {
+        let mut tables = Tables::fresh();
+        tables.revision = self.revision;
+        tables.compacted = self.compacted;
+        tables.level = self.level;
+        tables.members = self.shared.members().values().cloned().collect();
+        tables.set_position(self.position);
+        tables.set_membership(self.membership.0, self.membership.1.clone());
+        tables.set_leases(self.shared.leases().all());
+        tables.encode_to_vec().into()
+    }
+
+    /// Replaces everything by a verified checkpoint of a later state of the same history. Readers
+    /// and the hub live on: registered reads end, and watchers catch up.
+    pub fn install(&mut self, checkpoint: ReceivedCheckpoint) -> Result<(), Fatal> {
+        let mut restorer = Restorer::new(checkpoint.tables())?;
+        checkpoint.headers(&mut restorer)?;
+        let leases = restorer.leases()?;
+        let Restorer { tables, index, .. } = restorer;
+        assert!(tables.revision >= self.revision, "a checkpoint does not go back in revision");
+        assert!(tables.position() > self.position, "a checkpoint does not go back in the log");
+        self.events.clear();
+        self.revision = tables.revision;
+        self.compacted = tables.compacted;
+        self.level = tables.level;
+        self.position = tables.position();
+        self.membership = (tables.membership_position(), tables.membership.clone());
+        let facts = Facts { position: self.position, level: self.level };
+        self.shared.replace(index, checkpoint, self.revision, self.compacted, facts)?;
+        self.shared.leases().replace(leases);
+        *self.shared.members() = by_id(&tables);
+        self.hub.reset_to_catch_up();
+        Ok(())
+    }
+}
+
+fn by_id(tables: &Tables) -> BTreeMap<u64, MemberAttributes> {
+    tables.members.iter().map(|member| (member.member, member.clone())).collect()
+}

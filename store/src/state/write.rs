@@ -1,0 +1,176 @@
+//! One transaction's writes: puts and deletes that share a main revision.
+
+use bytes::Bytes;
+
+use crate::command::{DeleteRange, Put};
+use crate::index::{KeyRange, Version};
+use crate::record::{self, Record};
+use crate::view::View;
+use crate::watch::{Change, RevisionEvents};
+use crate::{Effort, Fatal, Revision};
+
+use super::shared::Shared;
+
+/// How many keys one hold of the index lock deletes.
+const DELETE_SLICE: usize = 1024;
+/// A revision with more changes is handed to the watch hub without them.
+const CHANGES_MAX: i64 = 10_000;
+
+/// The writes of the transaction being applied.
+pub(super) struct Write<'a> {
+    shared: &'a Shared,
+    /// The revision before it.
+    begin: i64,
+    compacted: i64,
+    /// The changes so far, until they are too many to keep.
+    changes: Vec<Change>,
+    /// How many there were.
+    count: i64,
+}
+
+/// What a delete did.
+pub(super) struct Deleted {
+    pub count: i64,
+    /// What was deleted, when it was asked for.
+    pub prevs: Vec<Bytes>,
+}
+
+/// One key on its way out.
+struct Victim {
+    record: Record,
+    previous: Version,
+}
+
+impl<'a> Write<'a> {
+    pub(super) fn new(shared: &'a Shared, begin: i64, compacted: i64) -> Self {
+        Self { shared, begin, compacted, changes: Vec::new(), count: 0 }
+    }
+
+    /// The revision in force: the one before, until something has changed.
+    pub(super) fn revision(&self) -> i64 {
+        self.begin + i64::from(self.count > 0)
+    }
+
+    /// What reads inside the transaction see.
+    pub(super) fn view(&self) -> View<'a> {
+        View {
+            shared: self.shared,
+            current: self.revision(),
+            compacted: self.compacted,
+            effort: Effort::Blocking,
+            registration: None,
+        }
+    }
+
+    /// The changes, if there were any.
+    pub(super) fn finish(self) -> Option<RevisionEvents> {
+        let revision = self.begin + 1;
+        let complete = self.changes.len() as i64 == self.count;
+        let changes = self.changes;
+        (self.count > 0).then_some(RevisionEvents { revision, changes, complete })
+    }
+
+    /// Writes one key. The caller has checked lease and flags. Gives the version before.
+    pub(super) fn put(&mut self, put: &Put) -> Result<Option<Version>, Fatal> {
+        let kept = if put.ignore_value || put.ignore_lease { self.live(&put.key) } else { None };
+        // A key that an earlier operation of this transaction deleted keeps nothing.
+        let lease = if put.ignore_lease { kept.map_or(0, |v| v.lease()) } else { put.lease };
+        let value = match kept {
+            Some(version) if put.ignore_value => {
+                record::value_of(&self.shared.records.read(version.revision())?)?
+            }
+            _ => put.value.clone(),
+        };
+        let revision = self.next_revision();
+        let written = self.shared.index_mut().put(&put.key, revision, lease, |v| {
+            let (create, version) = (v.create_revision(), v.version());
+            record::put_length(put.key.len(), value.len(), create, revision.main, version, lease)
+        });
+        let (create, version) = (written.version.create_revision(), written.version.version());
+        let bytes = record::encode_put(&put.key, &value, create, revision.main, version, lease);
+        assert_eq!(bytes.len(), written.version.length() as usize, "lengths are known beforehand");
+        let key = key_within(&bytes, put.key.len());
+        self.move_lease(&key, written.previous.map_or(0, |v| v.lease()), lease);
+        let kind = written.version.kind();
+        self.note(Record { revision, key, kind, bytes }, written.previous);
+        Ok(written.previous)
+    }
+
+    /// Deletes the live keys of a range, a slice at a time; readers go on in between.
+    pub(super) fn delete(&mut self, delete: &DeleteRange, prev_kv: bool) -> Result<Deleted, Fatal> {
+        let range = KeyRange::new(&delete.key, &delete.range_end);
+        let mut deleted = Deleted { count: 0, prevs: Vec::new() };
+        if range.is_single() && self.live(&range.start).is_none() {
+            return Ok(deleted);
+        }
+        let mut cursor = None;
+        loop {
+            let revision = self.next_revision();
+            let mut victims = Vec::new();
+            let each = |key: &[u8], previous: Version, tombstone: Version| {
+                let bytes = record::encode_tombstone(key, tombstone.mod_revision());
+                let (key, revision) = (key_within(&bytes, key.len()), tombstone.revision());
+                let record = Record { revision, key, kind: tombstone.kind(), bytes };
+                victims.push(Victim { record, previous });
+            };
+            let mut index = self.shared.index_mut();
+            cursor = index.delete(&range, cursor.as_deref(), revision, DELETE_SLICE, each);
+            drop(index);
+            deleted.count += victims.len() as i64;
+            for victim in victims {
+                if prev_kv {
+                    deleted.prevs.push(self.shared.records.read(victim.previous.revision())?);
+                }
+                self.move_lease(&victim.record.key, victim.previous.lease(), 0);
+                self.note(victim.record, Some(victim.previous));
+            }
+            if cursor.is_none() {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    fn live(&self, key: &[u8]) -> Option<Version> {
+        self.shared.index().live(key, self.revision()).copied()
+    }
+
+    fn next_revision(&self) -> Revision {
+        Revision::new(self.begin + 1, self.count)
+    }
+
+    fn move_lease(&self, key: &Bytes, from: i64, to: i64) {
+        if from == to {
+            return;
+        }
+        let mut leases = self.shared.leases();
+        if from != 0 {
+            leases.detach(from, key);
+        }
+        if to != 0 {
+            // A copy, so that the table does not hold on to the whole record.
+            leases.attach(to, Bytes::copy_from_slice(key));
+        }
+    }
+
+    fn note(&mut self, record: Record, previous: Option<Version>) {
+        assert_eq!(record.revision, self.next_revision(), "changes are numbered without a gap");
+        if self.count < CHANGES_MAX {
+            self.changes.push(Change {
+                sub: record.revision.sub,
+                key: record.key.clone(),
+                kind: record.kind,
+                prev: previous.map(|version| version.revision()),
+            });
+        } else {
+            self.changes = Vec::new();
+        }
+        self.count += 1;
+        self.shared.records.append(record);
+    }
+}
+
+/// The key inside a record's encoding, whose first field it is.
+fn key_within(record: &Bytes, key_length: usize) -> Bytes {
+    let prefix = 1 + prost::length_delimiter_len(key_length);
+    record.slice(prefix..prefix + key_length)
+}
