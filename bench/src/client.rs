@@ -67,9 +67,14 @@ pub async fn connect_kv(endpoint: &str) -> Result<Kv> {
     Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
-/// Waits until `endpoint` answers a linearizable read.
-pub async fn until_ready(endpoint: &str, deadline: Instant) -> Result<()> {
+/// Waits until `endpoint` answers a linearizable read, as long as `alive` finds nothing wrong.
+pub async fn until_ready(
+    endpoint: &str,
+    deadline: Instant,
+    mut alive: impl FnMut() -> Result<()>,
+) -> Result<()> {
     loop {
+        alive()?;
         let attempt = tokio::time::timeout(PROBE_TIMEOUT, probe(endpoint)).await;
         match attempt {
             Ok(Ok(())) => return Ok(()),

@@ -91,7 +91,8 @@ impl Cluster {
         let runtime = client::runtime()?;
         for endpoint in self.endpoints() {
             let deadline = Instant::now() + READY_TIMEOUT;
-            runtime.block_on(client::until_ready(&endpoint, deadline)).with_context(|| {
+            let ready = client::until_ready(&endpoint, deadline, || self.check_alive());
+            runtime.block_on(ready).with_context(|| {
                 format!("{} did not start; its log:\n{}", self.target.kind.name(), self.log_tail())
             })?;
         }
@@ -133,6 +134,15 @@ impl Cluster {
     /// Memory of all members together.
     pub fn memory(&self) -> Result<Memory> {
         process::memory(&self.processes())
+    }
+
+    fn check_alive(&mut self) -> Result<()> {
+        for child in self.members.iter_mut().filter_map(|member| member.child.as_mut()) {
+            if let Some(status) = child.try_wait()? {
+                bail!("a member ended ({status})");
+            }
+        }
+        Ok(())
     }
 
     fn spawn(&self, number: usize) -> Result<Child> {

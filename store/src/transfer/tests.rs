@@ -175,3 +175,73 @@ fn a_checkpoint_that_is_not_installed_leaves_nothing_in_force() {
     drop(to);
     assert_eq!(receiver(&here).expected, expected);
 }
+
+/// The power goes at every operation of a transfer: afterwards there is the old state or the new
+/// one, whole, and the transfer can be made again.
+#[test]
+fn the_power_may_go_during_a_transfer() {
+    let from = sender(60);
+    let export = from.maintainer.export().unwrap();
+    let attempt = |to: &mut Small| -> Result<(), ReceiveError> {
+        let mut receiving = to.maintainer.receive(export.manifest().clone())?;
+        for file in receiving.missing() {
+            for at in (file.offset..file.length).step_by(4000) {
+                receiving.write(&file.name, at, &export.read(&file.name, at, 4000).unwrap())?;
+            }
+        }
+        let received = receiving.finish()?;
+        to.records.install(received)?;
+        Ok(())
+    };
+    for kind in [Unsynced::Lost, Unsynced::Kept, Unsynced::Torn] {
+        let mut number = 1u64;
+        for count in 0.. {
+            let here = files();
+            let mut to = receiver(&here);
+            to.apply(10, 50);
+            to.take().unwrap();
+            let old = to.expected.clone();
+            here.power_off_after(count);
+            let whole = attempt(&mut to).is_ok();
+            here.crash(kind, &mut |bound| {
+                number = number.wrapping_mul(6364136223846793005).wrapping_add(1);
+                (number >> 33) % bound
+            });
+            let mut to = receiver(&here);
+            assert!(to.expected == from.expected || (!whole && to.expected == old));
+            to.check();
+            if to.expected == old {
+                attempt(&mut to).unwrap();
+                to.expected = from.expected.clone();
+                to.check();
+            }
+            if whole {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_a_transfer_that_can_go_on_later() {
+    let from = sender(200);
+    let export = from.maintainer.export().unwrap();
+    let here = files();
+    let mut to = receiver(&here);
+    let mut receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
+    here.set_capacity(Some(5000));
+    let file = receiving.missing()[0].clone();
+    let mut at = 0;
+    let error = loop {
+        let bytes = export.read(&file.name, at, 700).unwrap();
+        match receiving.write(&file.name, at, &bytes) {
+            Ok(()) => at += bytes.len() as u64,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReceiveError::NoSpace));
+    here.set_capacity(None);
+    send(&export, &mut receiving, usize::MAX);
+    install(&mut to, receiving.finish().unwrap());
+    assert_eq!(to.expected, from.expected);
+}
