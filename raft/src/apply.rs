@@ -21,12 +21,14 @@ pub(crate) struct Applier {
     state: State,
     shared: Arc<Shared>,
     answers: Vec<(Ticket, Mail)>,
+    /// A planted fault, until it has struck.
+    apply_twice: bool,
 }
 
 impl Applier {
-    pub(crate) fn new(state: State, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(state: State, shared: Arc<Shared>, apply_twice: bool) -> Self {
         shared.status.set_applied(state.applied().index);
-        Self { state, shared, answers: Vec::new() }
+        Self { state, shared, answers: Vec::new(), apply_twice }
     }
 
     /// Where the state stands, and the membership in force there.
@@ -69,10 +71,16 @@ impl Applier {
             Fatal::new(format_args!("entry {} does not decode: {error}", position.index))
         })?;
         check_level(position, entry)?;
+        if std::mem::take(&mut self.apply_twice) {
+            self.apply_proposals(position, entry)?;
+        }
+        self.apply_proposals(position, entry)
+    }
+
+    fn apply_proposals(&mut self, position: Position, entry: &LogEntry) -> Result<(), Fatal> {
         let identity = self.shared.identity;
         for proposal in &entry.proposals {
-            let ours =
-                proposal.origin == identity.member_id && proposal.nonce == self.shared.nonce;
+            let ours = proposal.origin == identity.member_id && proposal.nonce == self.shared.nonce;
             let context = Context { position, level: entry.level, respond: ours };
             let outcome = self.state.apply(&context, &proposal.command)?;
             if ours {

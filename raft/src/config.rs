@@ -119,6 +119,20 @@ pub trait Listen: Send {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>>;
 }
 
+/// Faults built in on purpose, so that a simulation can show that it would notice them. Off in
+/// every use but that one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plants {
+    /// A leader counts an entry as held by a follower as soon as it is sent.
+    pub acknowledge_early: bool,
+    /// Now and then an event does not reach watchers.
+    pub drop_events: bool,
+    /// The first entry applied after a start is applied twice.
+    pub apply_twice: bool,
+    /// State is persisted without asking how far the log has been flushed.
+    pub skip_flushed_comparison: bool,
+}
+
 /// The world around a member.
 pub struct Seams {
     /// The file system.
@@ -133,6 +147,8 @@ pub struct Seams {
     pub connector: Arc<dyn Connect>,
     /// The way from peers; none to bind [`NodeConfig::listen_peer`].
     pub listener: Option<Box<dyn Listen>>,
+    /// Deliberate faults.
+    pub plants: Plants,
 }
 
 impl Seams {
@@ -145,6 +161,7 @@ impl Seams {
             workers: Workers::Threads,
             connector: Arc::new(crate::peer::TcpConnect),
             listener: None,
+            plants: Plants::default(),
         }
     }
 }

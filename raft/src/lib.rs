@@ -20,7 +20,6 @@ pub mod limits;
 mod log;
 mod log_facts;
 mod machine;
-mod memory_log;
 mod node;
 mod observe;
 mod peer;
@@ -36,7 +35,9 @@ pub mod types;
 pub mod wal;
 mod work;
 
-pub use config::{ClusterState, Connect, Connection, Io, Listen, NodeConfig, Seams, Workers};
+pub use config::{
+    ClusterState, Connect, Connection, Io, Listen, NodeConfig, Plants, Seams, Workers,
+};
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
 pub use error::{LeaseError, OpenError, ProposeError, ReadBarrierError};
 pub use identity::Identity;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::async_runtime::Instant;
+use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::propose::Raft;
 use crate::shared::Shared;
@@ -55,10 +55,7 @@ fn look(shared: &Shared, raft: &Raft) {
     });
     shared.set_membership(server.membership_config.clone());
     shared.status.observe(&Observation {
-        leadership: Leadership {
-            term: server.vote.leader_id.term,
-            leader: server.current_leader,
-        },
+        leadership: Leadership { term: server.vote.leader_id.term, leader: server.current_leader },
         learner: server.state == ServerState::Learner,
         last_index: data.last_log.map_or(0, |log_id| log_id.index),
         committed_index: data.local_committed.map_or(0, |log_id| log_id.index),

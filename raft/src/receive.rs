@@ -36,7 +36,8 @@ impl Receiver {
     /// Starts to receive; says which bytes are missing.
     pub(crate) async fn offer(&self, manifest: Bytes) -> Result<peer::CheckpointNeeds, Status> {
         let receiving = self.keeper.receive(manifest).await;
-        let receiving = receiving.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let receiving =
+            receiving.map_err(|error| Status::failed_precondition(error.to_string()))?;
         let files = receiving
             .missing()
             .into_iter()

@@ -50,6 +50,8 @@ pub type BackendMaker = Arc<dyn Fn(&Path) -> Result<Box<dyn Backend>, BackendErr
 pub struct Plants {
     /// Persist what was applied without asking whether the log has been flushed that far.
     pub skip_flushed_comparison: bool,
+    /// Of every fiftieth revision, hide the changes from watchers.
+    pub drop_events: bool,
 }
 
 impl Options {

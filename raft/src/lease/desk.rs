@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_proto::peer;
-use holdfast_store::command::{Change, Command, LeaseCheckpoint, LeaseRemainder};
 use holdfast_store::LeaseEvent;
+use holdfast_store::command::{Change, Command, LeaseCheckpoint, LeaseRemainder};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

@@ -81,7 +81,8 @@ async fn lead(desk: &LeaseDesk, term: u64, election_timeout: Duration) {
             checkpoint_due = Instant::now() + CHECKPOINT_EVERY;
         }
         let tick = Instant::now() + TICK;
-        let next = with_clock(desk, |clock| clock.next_deadline()).filter(|at| *at > Instant::now());
+        let next =
+            with_clock(desk, |clock| clock.next_deadline()).filter(|at| *at > Instant::now());
         let wake = next.map_or(tick, |at| at.min(tick));
         tokio::select! {
             () = tokio::time::sleep_until(wake) => {}
@@ -115,10 +116,8 @@ async fn checkpoint(desk: &LeaseDesk) {
                 clock.mark_checkpointed(*id);
             }
         });
-        let remainders = chunk
-            .iter()
-            .map(|&(id, remaining_ttl)| LeaseRemainder { id, remaining_ttl })
-            .collect();
+        let remainders =
+            chunk.iter().map(|&(id, remaining_ttl)| LeaseRemainder { id, remaining_ttl }).collect();
         let change = Change::LeaseCheckpoint(LeaseCheckpoint { remainders });
         if let Err(error) = desk.port.propose(Command { change: Some(change) }).await {
             tracing::warn!(%error, "the remainders of leases were not replicated");
@@ -142,9 +141,7 @@ pub(crate) async fn answer_ports(desk: LeaseDesk, peers: Arc<Peers>) {
         }
         let leader = desk.shared.status.leadership().borrow().leader;
         waiting = match leader {
-            Some(leader) if leader == desk.shared.identity.member_id => {
-                answer_here(&desk, waiting)
-            }
+            Some(leader) if leader == desk.shared.identity.member_id => answer_here(&desk, waiting),
             Some(leader) => ask_leader(&desk, &peers, leader, waiting).await,
             None => waiting,
         };

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::Stream;
 use holdfast_proto::peer::peer_server::PeerServer as PeerService;
 use holdfast_store::command::{Change, Command, LEVEL_CURRENT, MemberAttributes};
-use holdfast_store::{Fatal, Opened, Options};
+use holdfast_store::watch::{Wake, Worked};
+use holdfast_store::{Fatal, Opened, Options, WatchHub};
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use rand::RngExt;
 use tokio::sync::{oneshot, watch};
@@ -20,9 +21,9 @@ use crate::directory;
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
 use crate::lease::{LeaseDesk, answer_ports, keep_time};
+use crate::log::Log;
 use crate::log_facts::LogFacts;
 use crate::machine::Machine;
-use crate::memory_log::MemoryLog;
 use crate::node::{Inner, Node, found, plan};
 use crate::observe::observe;
 use crate::peer::{
@@ -40,9 +41,9 @@ use crate::work::{Actor, run_apart};
 struct Ground {
     shared: Arc<Shared>,
     machine: Machine,
-    log: MemoryLog,
+    log: Log,
     facts: LogFacts,
-    hub: holdfast_store::WatchHub,
+    hub: WatchHub,
 }
 
 pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, OpenError> {
@@ -67,6 +68,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         workers: seams.workers,
         holds: holds.clone(),
         log: ground.facts.clone(),
+        acknowledge_early: seams.plants.acknowledge_early,
     };
     let machine = ground.machine.clone();
     let settings = Arc::new(settings(&config, identity.cluster_id)?);
@@ -106,7 +108,12 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     tasks.spawn(keep_time(desk.clone(), config.election_timeout));
     tasks.spawn(answer_ports(desk, peers));
     let ready = watch::Sender::new(false);
-    tasks.spawn(publish(port.clone(), shared.clone(), attributes(&config, identity), ready.clone()));
+    tasks.spawn(publish(
+        port.clone(),
+        shared.clone(),
+        attributes(&config, identity),
+        ready.clone(),
+    ));
     let inner = Inner {
         shared,
         raft,
@@ -129,10 +136,13 @@ fn lay_ground(
     options.backend = seams.backend.clone();
     options.block_cache_bytes = config.block_cache_bytes;
     options.incarnation = identity.incarnation;
-    let Opened { state, maintainer, reader, hub, .. } =
-        holdfast_store::open(options).map_err(|error| Fatal::new(error))?;
-    let log = MemoryLog::default();
-    let facts = log.facts();
+    options.plants.skip_flushed_comparison = seams.plants.skip_flushed_comparison;
+    options.plants.drop_events = seams.plants.drop_events;
+    let Opened { state, maintainer, reader, hub, notes } =
+        holdfast_store::open(options).map_err(Fatal::new)?;
+    for note in notes {
+        tracing::warn!(note, "the data directory was repaired");
+    }
     let nonce = crate::runtime::generator().random();
     let status = StatusCell::new(identity.member_id, config.election_timeout);
     let shared = Arc::new(Shared::new(
@@ -143,7 +153,17 @@ fn lay_ground(
         status,
         reader,
     ));
-    let applier = Applier::new(state, shared.clone());
+    let failing = shared.clone();
+    let log = Log::open(
+        seams.files.clone(),
+        &config.data_directory,
+        seams.workers,
+        config.unsafe_no_fsync,
+        move |failure| failing.fail(Fatal::new(failure)),
+    );
+    let log = log.map_err(Fatal::new)?;
+    let facts = log.facts();
+    let applier = Applier::new(state, shared.clone(), seams.plants.apply_twice);
     let applier = Actor::start("holdfast-apply", seams.workers, applier);
     let (keeper, keeping) = Keeper::new(KeeperParts {
         maintainer,
@@ -153,8 +173,35 @@ fn lay_ground(
         snapshot_count: config.snapshot_count,
     });
     run_apart("holdfast-keeper", seams.workers, keeping);
+    run_apart("holdfast-watch", seams.workers, feed_watchers(hub.clone(), shared.clone()));
     let machine = Machine { shared: shared.clone(), applier, keeper };
     Ok(Ground { shared, machine, log, facts, hub })
+}
+
+/// Wakes the feeder of watchers.
+#[derive(Default)]
+struct Bell(tokio::sync::Notify);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Feeds the watchers that are behind, until the node stops.
+async fn feed_watchers(hub: WatchHub, shared: Arc<Shared>) {
+    let bell = Arc::new(Bell::default());
+    hub.on_catch_up_needed(bell.clone());
+    while !shared.has_stopped() {
+        match hub.catch_up_step() {
+            Ok(Worked::Something) => tokio::task::yield_now().await,
+            Ok(Worked::Nothing) => {
+                // The time limit is for noticing that the node has stopped.
+                let _ = tokio::time::timeout(Duration::from_secs(1), bell.0.notified()).await;
+            }
+            Err(fatal) => return shared.fail(fatal),
+        }
+    }
 }
 
 fn incarnations(shared: &Arc<Shared>) -> crate::peer::Incarnations {

@@ -340,7 +340,8 @@ async fn take_forwarded(
             slot.send(peer::ForwardResponse { batch, refused, log_id });
             drop(permit);
         });
-        if raft.client_write_ff(builder.finish(), Some(WriteResponder::new(teller))).await.is_err() {
+        if raft.client_write_ff(builder.finish(), Some(WriteResponder::new(teller))).await.is_err()
+        {
             return;
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_raft::{
-    Applied, Connect, Connection, Listen, Node, NodeConfig, OpenError, Port, ProposeError, Seams,
-    Workers,
+    Applied, Connect, Connection, Listen, Node, NodeConfig, OpenError, Plants, Port, ProposeError,
+    Seams, Workers,
 };
 use holdfast_store::BackendKind;
 use holdfast_store::command::{Change, Command, Put};
@@ -102,6 +102,7 @@ impl World {
             workers: Workers::Inline,
             connector: Arc::new(MemoryConnect { net: self.net.clone() }),
             listener: Some(Box::new(MemoryListen { connections })),
+            plants: Plants::default(),
         };
         self.nodes[i] = Some(Node::open(config, seams).await?);
         Ok(())
@@ -138,9 +139,8 @@ impl World {
             loop {
                 let statuses: Vec<_> =
                     self.nodes.iter().map(|n| n.as_ref().map(Node::status)).collect();
-                let leads = |s: &Option<_>| {
-                    s.as_ref().is_some_and(|s: &holdfast_raft::Status| s.is_leader)
-                };
+                let leads =
+                    |s: &Option<_>| s.as_ref().is_some_and(|s: &holdfast_raft::Status| s.is_leader);
                 if let Some(leader) = statuses.iter().position(leads) {
                     let id = self.node(leader).identity().member_id;
                     if statuses.iter().flatten().all(|s| s.leader == Some(id)) {
