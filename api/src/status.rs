@@ -1,1 +1,222 @@
-//! Every gRPC status that a client can see, in one place.
+//! Every error that a client can see: its gRPC code and its text, in one table.
+//!
+//! Clients compare code and text byte by byte, so both are part of the interface. Two codes are
+//! odd on purpose: etcd answers "too many requests" and "not enough started members" as `Unknown`.
+//! Nothing else in this crate writes an error text of etcd's.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use holdfast_raft::{LeaseError, ProposeError, ReadBarrierError};
+use holdfast_store::Rejected;
+use tonic::Code;
+
+macro_rules! errors {
+    ($($variant:ident, $code:ident, $text:literal;)*) => {
+        /// What a client is told instead of an answer.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Error {
+            $(#[doc = $text] $variant,)*
+            /// An error that is not one of etcd's own: gRPC's, or of this server.
+            Other(Code, Cow<'static, str>),
+        }
+
+        impl Error {
+            /// The gRPC status code.
+            pub fn code(&self) -> Code {
+                match self {
+                    $(Self::$variant => Code::$code,)*
+                    Self::Other(code, _) => *code,
+                }
+            }
+
+            /// The gRPC status message.
+            pub fn text(&self) -> &str {
+                match self {
+                    $(Self::$variant => $text,)*
+                    Self::Other(_, text) => text,
+                }
+            }
+
+            #[cfg(test)]
+            fn table() -> Vec<Error> {
+                vec![$(Self::$variant),*]
+            }
+        }
+    };
+}
+
+errors! {
+    WatchCanceled, Cancelled, "etcdserver: watch canceled";
+    EmptyKey, InvalidArgument, "etcdserver: key is not provided";
+    KeyNotFound, InvalidArgument, "etcdserver: key not found";
+    ValueProvided, InvalidArgument, "etcdserver: value is provided";
+    LeaseProvided, InvalidArgument, "etcdserver: lease is provided";
+    TooManyOps, InvalidArgument, "etcdserver: too many operations in txn request";
+    DuplicateKey, InvalidArgument, "etcdserver: duplicate key given in txn request";
+    InvalidClientApiVersion, InvalidArgument, "etcdserver: invalid client api version";
+    InvalidSortOption, InvalidArgument, "etcdserver: invalid sort option";
+    RequestTooLarge, InvalidArgument, "etcdserver: request is too large";
+    LeaseNotFound, NotFound, "etcdserver: requested lease not found";
+    TooManyRequests, Unknown, "etcdserver: too many requests";
+    LeaseExists, FailedPrecondition, "etcdserver: lease already exists";
+    NotLeader, FailedPrecondition, "etcdserver: not leader";
+    NotSupportedForLearner, FailedPrecondition, "etcdserver: rpc not supported for learner";
+    BadLeaderTransferee, FailedPrecondition, "etcdserver: bad leader transferee";
+    Compacted, OutOfRange, "etcdserver: mvcc: required revision has been compacted";
+    FutureRevision, OutOfRange, "etcdserver: mvcc: required revision is a future revision";
+    LeaseTtlTooLarge, OutOfRange, "etcdserver: too large lease TTL";
+    NoLeader, Unavailable, "etcdserver: no leader";
+    LeaderChanged, Unavailable, "etcdserver: leader changed";
+    Stopped, Unavailable, "etcdserver: server stopped";
+    Timeout, Unavailable, "etcdserver: request timed out";
+    TimeoutDueToLeaderFail, Unavailable,
+        "etcdserver: request timed out, possibly due to previous leader failure";
+    TimeoutDueToConnectionLost, Unavailable,
+        "etcdserver: request timed out, possibly due to connection lost";
+}
+
+/// Why a watcher was not made, in the words of `cancel_reason`.
+pub mod cancel_reason {
+    /// The id is in use on this stream.
+    pub const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+    /// The range holds no key.
+    pub const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+    /// A negative start revision. Clients see the text of an unwrapped error here.
+    pub const START_COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+}
+
+/// The text with which `Status.errors` says that there is no leader.
+pub const STATUS_NO_LEADER: &str = "etcdserver: no leader";
+
+impl Error {
+    /// A method or service that this server does not have.
+    pub fn unimplemented(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Other(Code::Unimplemented, text.into())
+    }
+
+    /// A call that breaks gRPC's own rules.
+    pub fn internal(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Other(Code::Internal, text.into())
+    }
+
+    /// A message above the receive limit.
+    pub fn message_too_large(length: usize, limit: usize) -> Self {
+        let text = format!("grpc: received message larger than max ({length} vs. {limit})");
+        Self::Other(Code::ResourceExhausted, text.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Rejected> for Error {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Compacted => Self::Compacted,
+            Rejected::FutureRevision => Self::FutureRevision,
+            Rejected::LeaseNotFound => Self::LeaseNotFound,
+            Rejected::LeaseExists => Self::LeaseExists,
+            Rejected::KeyNotFound => Self::KeyNotFound,
+            // Only a leader's own expiry is decided in a term; a client never sees its answer.
+            Rejected::ExpiryOutdated => Self::LeaseNotFound,
+        }
+    }
+}
+
+impl From<ProposeError> for Error {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::TooManyRequests => Self::TooManyRequests,
+            ProposeError::TooLarge => Self::RequestTooLarge,
+            ProposeError::TimedOut => Self::Timeout,
+            ProposeError::TimedOutLeaderLost => Self::TimeoutDueToLeaderFail,
+            ProposeError::TimedOutConnectionLost => Self::TimeoutDueToConnectionLost,
+            ProposeError::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl From<ReadBarrierError> for Error {
+    fn from(error: ReadBarrierError) -> Self {
+        match error {
+            ReadBarrierError::TimedOut => Self::Timeout,
+            ReadBarrierError::LeaderChanged => Self::LeaderChanged,
+            ReadBarrierError::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl From<LeaseError> for Error {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::TimedOut => Self::Timeout,
+            LeaseError::NoLeader => Self::NoLeader,
+            LeaseError::TooManyRequests => Self::TooManyRequests,
+            LeaseError::Stopped => Self::Stopped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written out a second time, as clients have it.
+    const AS_CLIENTS_HAVE_THEM: [(i32, &str); 25] = [
+        (1, "watch canceled"),
+        (3, "key is not provided"),
+        (3, "key not found"),
+        (3, "value is provided"),
+        (3, "lease is provided"),
+        (3, "too many operations in txn request"),
+        (3, "duplicate key given in txn request"),
+        (3, "invalid client api version"),
+        (3, "invalid sort option"),
+        (3, "request is too large"),
+        (5, "requested lease not found"),
+        (2, "too many requests"),
+        (9, "lease already exists"),
+        (9, "not leader"),
+        (9, "rpc not supported for learner"),
+        (9, "bad leader transferee"),
+        (11, "mvcc: required revision has been compacted"),
+        (11, "mvcc: required revision is a future revision"),
+        (11, "too large lease TTL"),
+        (14, "no leader"),
+        (14, "leader changed"),
+        (14, "server stopped"),
+        (14, "request timed out"),
+        (14, "request timed out, possibly due to previous leader failure"),
+        (14, "request timed out, possibly due to connection lost"),
+    ];
+
+    #[test]
+    fn codes_and_texts_are_those_that_clients_compare_with() {
+        let table: Vec<_> =
+            Error::table().iter().map(|e| (e.code() as i32, e.text().to_owned())).collect();
+        let expected: Vec<_> = AS_CLIENTS_HAVE_THEM
+            .iter()
+            .map(|(code, text)| (*code, format!("etcdserver: {text}")))
+            .collect();
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_never_reported_as_a_refusal() {
+        for unknown in [
+            ProposeError::TimedOut,
+            ProposeError::TimedOutLeaderLost,
+            ProposeError::TimedOutConnectionLost,
+            ProposeError::Stopped,
+        ] {
+            assert_eq!(Error::from(unknown).code(), Code::Unavailable);
+        }
+        assert_eq!(Error::from(ProposeError::TooLarge).code(), Code::InvalidArgument);
+    }
+}
