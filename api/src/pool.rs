@@ -1,0 +1,93 @@
+//! A few threads for work that would hold up a connection runtime: disk reads, long walks, hashes.
+//!
+//! The queue is bounded; when it is full, new work is refused and the client is told so. A job
+//! whose client has gone still runs to its end.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::status::Error;
+
+/// Jobs that may wait.
+const QUEUE: usize = 1024;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads. They end when the last clone is gone.
+#[derive(Clone)]
+pub struct Pool {
+    jobs: SyncSender<Job>,
+}
+
+impl Pool {
+    /// Starts `threads` threads.
+    pub fn start(threads: usize) -> std::io::Result<Self> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        for number in 0..threads {
+            let queue = queue.clone();
+            let thread = std::thread::Builder::new().name(format!("read-{number}"));
+            thread.spawn(move || work(&queue))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Runs `job` on one of the threads and gives its result.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let job = move || {
+            // Nobody waits any more: the result has no use.
+            let _ = sender.send(job());
+        };
+        match self.jobs.try_send(Box::new(job)) {
+            Ok(()) => receiver.await.map_err(|_| Error::Stopped),
+            Err(TrySendError::Full(_)) => Err(Error::TooManyRequests),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
+        }
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => job(),
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_refuses() {
+        let pool = Pool::start(1).expect("a thread");
+        let (release, gate) = sync_channel::<()>(0);
+        let blocked = pool.clone();
+        let first = tokio::spawn(async move { blocked.run(move || gate.recv()).await });
+        // The thread may or may not have taken the first job yet.
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let mut job = Box::pin(pool.run(|| ()));
+            match futures_util::poll!(&mut job) {
+                std::task::Poll::Ready(result) => break result,
+                std::task::Poll::Pending => waiting.push(job),
+            }
+            tokio::task::yield_now().await;
+            assert!(waiting.len() <= QUEUE + 1);
+        };
+        assert_eq!(refused, Err(Error::TooManyRequests));
+        release.send(()).expect("the job waits");
+        first.await.expect("no panic").expect("it ran").expect("it was released");
+        for job in waiting {
+            assert_eq!(job.await, Ok(()));
+        }
+    }
+}
