@@ -1,1 +1,117 @@
-//! The Maintenance service.
+//! The Maintenance service: what one member knows of itself, hashes, and moving the leader.
+//!
+//! There is nothing to defragment, so that call returns at once. Alarms are never raised yet: their
+//! list is empty.
+
+use holdfast_proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse,
+    alarm_request::AlarmAction,
+};
+
+use crate::services::Services;
+use crate::status::{Error, STATUS_NO_LEADER};
+
+/// What this member knows of itself.
+pub fn status(services: &Services) -> StatusResponse {
+    let status = services.node().status();
+    let sizes = services.reader.sizes();
+    let errors = match status.leader {
+        Some(_) => Vec::new(),
+        None => vec![STATUS_NO_LEADER.to_owned()],
+    };
+    StatusResponse {
+        header: Some(services.headers.at(services.reader.revision())),
+        version: services.shared.etcd_version.to_owned(),
+        db_size: saturated(sizes.total_bytes),
+        leader: status.leader.unwrap_or(0),
+        raft_index: status.committed_index,
+        raft_term: status.term,
+        raft_applied_index: status.applied_index,
+        errors,
+        db_size_in_use: saturated(sizes.in_use_bytes),
+        is_learner: status.is_learner,
+        storage_version: minor_version(services.shared.etcd_version),
+        db_size_quota: services.shared.quota_bytes,
+        downgrade_info: Some(DowngradeInfo::default()),
+    }
+}
+
+fn saturated(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// The minor version that `version` belongs to: 3.6.13 to 3.6.0.
+pub fn minor_version(version: &str) -> String {
+    match version.rsplit_once('.') {
+        Some((minor, _)) => format!("{minor}.0"),
+        None => version.to_owned(),
+    }
+}
+
+/// The hash of everything that this member stores.
+pub async fn hash(services: &Services) -> Result<HashResponse, Error> {
+    let reader = services.reader.clone();
+    let read = move || (reader.revision(), reader.hash_all());
+    let (revision, hash) = services.shared.pool.run(read).await?;
+    let hash = hash.map_err(|error| services.read_error(error))?;
+    Ok(HashResponse { header: Some(services.headers.at(revision)), hash })
+}
+
+/// The hash of the history up to a revision.
+pub async fn hash_kv(services: &Services, request: HashKvRequest) -> Result<HashKvResponse, Error> {
+    let reader = services.reader.clone();
+    let read = services.shared.pool.run(move || reader.hash_kv(request.revision)).await?;
+    let hash = read.map_err(|error| services.read_error(error))?;
+    Ok(HashKvResponse {
+        header: Some(services.headers.at(hash.current_revision)),
+        hash: hash.hash,
+        compact_revision: hash.compact_revision,
+        hash_revision: hash.hash_revision,
+    })
+}
+
+/// Nothing to do; the response has no header.
+pub fn defragment() -> DefragmentResponse {
+    DefragmentResponse { header: None }
+}
+
+/// Lists the alarms, of which there are none.
+pub fn alarm(services: &Services, request: AlarmRequest) -> Result<AlarmResponse, Error> {
+    if request.action != AlarmAction::Get as i32 {
+        return Err(Error::unimplemented("method Alarm not implemented but for GET"));
+    }
+    let header = Some(services.headers.at(services.reader.revision()));
+    Ok(AlarmResponse { header, alarms: Vec::new() })
+}
+
+/// Hands leadership to a voter; only the leader does. The response has no header.
+pub async fn move_leader(
+    services: &Services,
+    request: MoveLeaderRequest,
+) -> Result<MoveLeaderResponse, Error> {
+    let node = services.node();
+    if !node.status().is_leader {
+        return Err(Error::NotLeader);
+    }
+    let target = node.members().into_iter().find(|member| member.id == request.target_id);
+    if !target.is_some_and(|member| !member.is_learner) {
+        return Err(Error::BadLeaderTransferee);
+    }
+    if request.target_id == node.identity().member_id
+        || node.transfer_leadership(Some(request.target_id)).await
+    {
+        return Ok(MoveLeaderResponse { header: None });
+    }
+    Err(Error::Timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minor_version_has_no_patch() {
+        assert_eq!(minor_version("3.6.13"), "3.6.0");
+    }
+}

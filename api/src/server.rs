@@ -1,1 +1,316 @@
-//! Puts the parts together and runs them.
+//! The server: the node on its own thread, the connection runtimes, and how they start and stop.
+//!
+//! ```text
+//! start: open node -> bind -> serve health -> (node ready) -> serve clients
+//! stop:  end streams, GOAWAY, drain -> hand over leadership -> node stops -> exit known
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use holdfast_raft::{Node, NodeConfig, OpenError, Seams};
+use rand::RngExt;
+use tokio::sync::watch;
+
+use crate::acceptor::{Acceptor, Http2, Purpose, bind};
+use crate::admit::Limits;
+use crate::exit::ExitCell;
+use crate::pool::Pool;
+use crate::services::Shared;
+
+pub use crate::exit::Exit;
+
+/// Threads for reads that connection runtimes must not do themselves.
+const POOL_THREADS_MIN: usize = 2;
+
+/// What a server is started with.
+pub struct ServerConfig {
+    /// The node's part.
+    pub node: NodeConfig,
+    /// Where clients connect.
+    pub listen_client: Vec<SocketAddr>,
+    /// Where health is served as well, even before the member is ready.
+    pub listen_metrics: Vec<SocketAddr>,
+    /// `--max-request-bytes`.
+    pub max_request_bytes: u32,
+    /// `--max-txn-ops`.
+    pub max_txn_ops: u32,
+    /// `--max-concurrent-streams`.
+    pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-interval`; zero for no pings.
+    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`; zero for no pings.
+    pub keepalive_timeout: Duration,
+    /// `--watch-progress-notify-interval`.
+    pub watch_progress_interval: Duration,
+    /// Connection runtimes; one per core when there is none.
+    pub runtimes: Option<usize>,
+    /// The version of etcd that clients are told.
+    pub etcd_version: &'static str,
+}
+
+impl ServerConfig {
+    /// A configuration of etcd's defaults for the clients of `node` at `listen_client`.
+    pub fn new(node: NodeConfig, listen_client: Vec<SocketAddr>) -> Self {
+        Self {
+            node,
+            listen_client,
+            listen_metrics: Vec::new(),
+            max_request_bytes: 3 << 19,
+            max_txn_ops: 128,
+            max_concurrent_streams: u32::MAX,
+            keepalive_interval: Duration::from_secs(2 * 60 * 60),
+            keepalive_timeout: Duration::from_secs(20),
+            watch_progress_interval: Duration::from_secs(10 * 60),
+            runtimes: None,
+            etcd_version: crate::version::ETCD_VERSION,
+        }
+    }
+
+    fn http2(&self) -> Http2 {
+        let pings = !self.keepalive_interval.is_zero() && !self.keepalive_timeout.is_zero();
+        Http2 {
+            streams_max: self.max_concurrent_streams,
+            ping_interval: pings.then_some(self.keepalive_interval),
+            ping_timeout: self.keepalive_timeout,
+        }
+    }
+
+    /// One and a half election timeouts, in whole seconds.
+    fn lease_ttl_min(&self) -> i64 {
+        let milliseconds = self.node.election_timeout.as_millis() * 3 / 2;
+        milliseconds.div_ceil(1000) as i64
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The node could not be opened.
+    #[error(transparent)]
+    Node(#[from] OpenError),
+    /// A listening socket could not be made.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// A running server.
+pub struct Server {
+    client_addresses: Vec<SocketAddr>,
+    exit: Arc<ExitCell>,
+    stopper: Stopper,
+    conductor: Option<JoinHandle<()>>,
+}
+
+/// Asks a server to stop; any number of times, from any thread.
+#[derive(Clone)]
+pub struct Stopper {
+    stop: Arc<watch::Sender<bool>>,
+}
+
+impl Stopper {
+    /// Starts the stop and returns at once; [`Server::wait`] says when it is done.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Server {
+    /// Opens the node, binds, and starts to serve; clients are answered once the node is ready.
+    pub fn start(config: ServerConfig, seams: Seams) -> Result<Self, StartError> {
+        let clients = bind_all(&config.listen_client)?;
+        let health = bind_all(&config.listen_metrics)?;
+        let client_addresses =
+            clients.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let exit = Arc::new(ExitCell::default());
+        let stop = Arc::new(watch::Sender::new(false));
+        let (opened, open) = std::sync::mpsc::channel();
+        let conductor =
+            Conductor { config, clients, health, exit: exit.clone(), stop: stop.clone() };
+        let thread = std::thread::Builder::new().name("raft".to_owned());
+        let conductor = thread.spawn(move || conductor.run(seams, &opened))?;
+        let stopper = Stopper { stop };
+        let server = Self { client_addresses, exit, stopper, conductor: Some(conductor) };
+        open.recv().expect("the thread tells before it ends").map(|()| server)
+    }
+
+    /// Where clients connect, as bound.
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// A handle to stop this server with.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Blocks until the server has stopped, or cannot go on.
+    pub fn wait(&self) -> Exit {
+        self.exit.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        if let Some(conductor) = self.conductor.take()
+            && conductor.join().is_err()
+        {
+            tracing::error!("the Raft thread panicked");
+        }
+    }
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, StartError> {
+    let bound = addresses
+        .iter()
+        .map(|&address| bind(address).map_err(|source| StartError::Listen { address, source }));
+    bound.collect()
+}
+
+/// What the Raft thread needs to run the node and everything around it.
+struct Conductor {
+    config: ServerConfig,
+    clients: Vec<std::net::TcpListener>,
+    health: Vec<std::net::TcpListener>,
+    exit: Arc<ExitCell>,
+    stop: Arc<watch::Sender<bool>>,
+}
+
+type Opened = std::sync::mpsc::Sender<Result<(), StartError>>;
+
+impl Conductor {
+    fn run(self, seams: Seams, opened: &Opened) {
+        // The caller waits for the word, so it is there to hear it.
+        let tell = |result| opened.send(result).expect("the caller waits");
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return tell(Err(error.into())),
+        };
+        runtime.block_on(async {
+            match Node::open(self.config.node.clone(), seams).await {
+                Ok(node) => self.conduct(node, tell).await,
+                Err(error) => tell(Err(error.into())),
+            }
+        });
+    }
+
+    async fn conduct(mut self, node: Node, tell: impl Fn(Result<(), StartError>)) {
+        let started = self.shared(&node).and_then(|shared| {
+            let health = std::mem::take(&mut self.health);
+            let health = health.into_iter().map(|l| (l, Purpose::Health)).collect::<Vec<_>>();
+            // Health checks are few: one runtime serves them, apart from the clients'.
+            let runtimes = usize::from(!health.is_empty());
+            Ok((self.serve(&shared, health, runtimes)?, shared))
+        });
+        let (health, shared) = match started {
+            Ok(started) => started,
+            Err(error) => return tell(Err(error.into())),
+        };
+        tell(Ok(()));
+        let progress = tokio::spawn(progress(node.clone(), self.config.watch_progress_interval));
+        let clients = self.until_stopped(&node, &shared).await;
+        let drain = tokio::task::spawn_blocking(move || {
+            health.join();
+            clients.into_iter().for_each(Acceptor::join);
+        });
+        if drain.await.is_err() {
+            tracing::error!("waiting for connections failed");
+        }
+        progress.abort();
+        node.shutdown().await;
+        self.exit.set(Exit::Stopped);
+    }
+
+    fn serve(
+        &self,
+        shared: &Shared,
+        listeners: Vec<(std::net::TcpListener, Purpose)>,
+        runtimes: usize,
+    ) -> io::Result<Acceptor> {
+        Acceptor::start(listeners, runtimes, shared, self.config.http2(), self.stop.subscribe())
+    }
+
+    /// Serves clients from the moment the node is ready until the stop.
+    async fn until_stopped(&mut self, node: &Node, shared: &Shared) -> Option<Acceptor> {
+        let mut stop = self.stop.subscribe();
+        let mut clients = None;
+        let serving = async {
+            node.wait_ready().await;
+            let listeners = std::mem::take(&mut self.clients);
+            let listeners = listeners.into_iter().map(|l| (l, Purpose::Clients)).collect();
+            let runtimes = self.config.runtimes.unwrap_or_else(cores);
+            match self.serve(shared, listeners, runtimes) {
+                Ok(acceptor) => clients = Some(acceptor),
+                Err(error) => {
+                    let what = format!("cannot serve clients: {error}");
+                    self.exit.set(Exit::Fatal(holdfast_store::Fatal::new(what)));
+                }
+            }
+            for address in &self.config.listen_client {
+                tracing::info!(%address, "ready to serve client requests");
+            }
+            crate::systemd::ready();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = serving => {}
+            fatal = node.fatal() => self.exit.set(Exit::Fatal(fatal)),
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        self.stop.send_replace(true);
+        clients
+    }
+
+    fn shared(&self, node: &Node) -> io::Result<Shared> {
+        let config = &self.config;
+        Ok(Shared {
+            node: node.clone(),
+            limits: Limits {
+                request_bytes: config.max_request_bytes as usize,
+                txn_ops: config.max_txn_ops as usize,
+            },
+            pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
+            stopping: self.stop.subscribe(),
+            exit: self.exit.clone(),
+            etcd_version: config.etcd_version,
+            lease_ttl_min: config.lease_ttl_min(),
+            quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),
+        })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Has the hub tell watchers how far they are, now and then. Members do so at different moments.
+async fn progress(node: Node, interval: Duration) {
+    loop {
+        let jitter = rand::rng().random_range(0.0..0.1);
+        tokio::time::sleep(interval + interval.mul_f64(jitter)).await;
+        node.hub().tick_progress();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_lease_outlives_an_election() {
+        let config = ServerConfig::new(NodeConfig::new("a", "/nowhere"), Vec::new());
+        assert_eq!(config.lease_ttl_min(), 2);
+    }
+}

@@ -1,1 +1,139 @@
-//! The Watch service.
+//! The Watch service: one stream of requests and responses over one stream of the store's hub.
+//!
+//! There is no task and no queue of its own: the response body reads requests, hands them to the
+//! hub, and takes deliveries out, each time the connection has room. What a client does not take
+//! stays with the hub, which bounds it. A client that closes its half keeps its watchers.
+
+mod response;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use holdfast_proto::etcdserverpb::{
+    WatchCreateRequest, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion,
+};
+use holdfast_store::WatchStream;
+use holdfast_store::watch::{StreamLimits, WatchSpec};
+
+use crate::bell::Bell;
+use crate::leader::Raised;
+use crate::rpc::{self, Outgoing, Receiver, Step};
+use crate::services::Services;
+use crate::status::Error;
+
+/// Requests taken in before deliveries have their turn.
+const REQUESTS_A_TURN: usize = 64;
+/// Deliveries are gathered up to about so many bytes before they are sent.
+const GATHERED_BYTES: usize = 32 << 10;
+/// Bytes of events asked of the hub at a time; a single revision can be more.
+const DELIVERY_BYTES: usize = 256 << 10;
+/// Bytes that the hub may hold for one stream before it sets its watchers aside.
+const QUEUE_BYTES: usize = 1 << 20;
+
+/// One client's stream.
+pub struct Watch {
+    services: Arc<Services>,
+    requests: Receiver,
+    /// The client has sent its last request.
+    ended: bool,
+    stream: WatchStream,
+    bell: Arc<Bell>,
+    leader_lost: Option<Raised>,
+    stopping: Raised,
+}
+
+impl Watch {
+    /// Serves the requests of a call.
+    pub fn new(services: Arc<Services>, requests: Receiver, leader_lost: Option<Raised>) -> Self {
+        let bell = services.bells.bell();
+        let limits = StreamLimits {
+            fragment_bytes: services.shared.limits.receive_bytes(),
+            queue_bytes: QUEUE_BYTES,
+        };
+        let stream = services.hub.open_stream(bell.clone(), limits);
+        let stopping = services.stopping();
+        Self { services, requests, ended: false, stream, bell, leader_lost, stopping }
+    }
+
+    /// Hands requests to the hub; true if there may be more of them already.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<bool, Error> {
+        for _ in 0..REQUESTS_A_TURN {
+            if self.ended || !self.stream.has_room() {
+                return Ok(false);
+            }
+            let Poll::Ready(request) = self.requests.poll_next(context) else { return Ok(false) };
+            match request? {
+                Some(bytes) => self.request(rpc::decode(bytes)?),
+                None => self.ended = true,
+            }
+        }
+        Ok(true)
+    }
+
+    fn request(&self, request: WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => self.stream.create(spec(&request)),
+            Some(RequestUnion::CancelRequest(request)) => self.stream.cancel(request.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => self.stream.request_progress(),
+            // A request of a later version: the stream goes on without it.
+            None => {}
+        }
+    }
+
+    /// Encodes what the hub has, up to a bound.
+    fn gather(&mut self) -> BytesMut {
+        let mut gathered = BytesMut::new();
+        while gathered.len() < GATHERED_BYTES {
+            let Some(delivery) = self.stream.next(DELIVERY_BYTES) else { break };
+            let revision = self.services.reader.revision();
+            let response = response::of(delivery, &self.services.headers, revision);
+            rpc::put_message(&mut gathered, &response);
+        }
+        gathered
+    }
+
+    fn poll_ending(&mut self, context: &mut Context<'_>) -> Option<Error> {
+        if self.leader_lost.as_mut().is_some_and(|lost| lost.poll(context).is_ready()) {
+            return Some(Error::NoLeader);
+        }
+        self.stopping.poll(context).is_ready().then_some(Error::Stopped)
+    }
+}
+
+impl Outgoing for Watch {
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if let Some(error) = self.poll_ending(context) {
+            return Poll::Ready(Step::End(Err(error)));
+        }
+        let more = match self.poll_requests(context) {
+            Ok(more) => more,
+            Err(error) => return Poll::Ready(Step::End(Err(error))),
+        };
+        self.bell.register(context.waker());
+        let gathered = self.gather();
+        if !gathered.is_empty() {
+            return Poll::Ready(Step::Data(gathered.freeze()));
+        }
+        if more {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// What the hub is asked for. The keys are copied: they outlive the buffer they were received in.
+fn spec(request: &WatchCreateRequest) -> WatchSpec {
+    let without = |filter: FilterType| request.filters.contains(&(filter as i32));
+    WatchSpec {
+        id: request.watch_id,
+        key: Bytes::copy_from_slice(&request.key),
+        range_end: Bytes::copy_from_slice(&request.range_end),
+        start_revision: request.start_revision,
+        prev_kv: request.prev_kv,
+        progress_notify: request.progress_notify,
+        no_put: without(FilterType::Noput),
+        no_delete: without(FilterType::Nodelete),
+        fragment: request.fragment,
+    }
+}
