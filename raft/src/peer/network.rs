@@ -115,9 +115,11 @@ impl Client {
         append_result(&answer)
     }
 
+    /// Opens a stream of appends. openraft waits out its backoff where it makes the first request,
+    /// so the stream is not opened before there is one.
     async fn append<S>(
         &self,
-        input: S,
+        mut input: S,
     ) -> Result<
         BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
         RPCError<TypeConfig>,
@@ -125,6 +127,10 @@ impl Client {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        let Some(first) = input.next().await else {
+            return Ok(futures_util::stream::empty().boxed());
+        };
+        let input = futures_util::stream::iter([first]).chain(input);
         let limit = self.network.append_timeout;
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();

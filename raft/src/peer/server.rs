@@ -331,6 +331,10 @@ async fn take_forwarded(
             builder.push(proposal);
         }
         let batch = parcel.batch;
+        if shared.has_stopped() {
+            slot.send(peer::ForwardResponse { batch, refused: true, log_id: None });
+            continue;
+        }
         let teller = Teller::new(move |fate| {
             let log_id = match fate {
                 Fate::Committed(log_id) => Some(log_id_to_wire(&log_id)),

@@ -1,6 +1,6 @@
 //! Members in one process, on one thread and a paused clock, joined by byte streams in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,24 +16,59 @@ use holdfast_store::command::{Change, Command, Put};
 use holdfast_store::files::Files;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
-/// Who listens where, and who is cut off.
+/// Who listens where, who is connected to whom, and who is cut off.
 #[derive(Clone, Default)]
 pub struct Net {
     listeners: Arc<Mutex<BTreeMap<String, mpsc::Sender<DuplexStream>>>>,
+    connections: Arc<Mutex<Vec<(String, String, AbortHandle)>>>,
+    cut: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Net {
+    /// Ends every connection of `url`, as the end of its process does.
+    fn sever(&self, url: &str) {
+        self.connections.lock().unwrap().retain(|(from, to, pump)| {
+            let touched = from == url || to == url;
+            if touched {
+                pump.abort();
+            }
+            !touched
+        });
+    }
+
+    /// Nobody reaches `url`, and it reaches nobody, until it is healed.
+    pub fn isolate(&self, url: &str) {
+        self.cut.lock().unwrap().insert(url.to_owned());
+        self.sever(url);
+    }
+
+    pub fn heal(&self, url: &str) {
+        self.cut.lock().unwrap().remove(url);
+    }
 }
 
 struct MemoryConnect {
+    own: String,
     net: Net,
 }
 
 impl Connect for MemoryConnect {
     fn connect(&self, url: String) -> BoxFuture<'static, io::Result<Connection>> {
-        let listener = self.net.listeners.lock().unwrap().get(&url).cloned();
+        let net = self.net.clone();
+        let own = self.own.clone();
         Box::pin(async move {
             let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-            let listener = listener.ok_or_else(refused)?;
-            let (ours, theirs) = tokio::io::duplex(1 << 20);
+            let is_cut = [&own, &url].iter().any(|end| net.cut.lock().unwrap().contains(*end));
+            let listener = net.listeners.lock().unwrap().get(&url).cloned();
+            let listener = listener.filter(|_| !is_cut).ok_or_else(refused)?;
+            let (ours, mut near) = tokio::io::duplex(1 << 20);
+            let (mut far, theirs) = tokio::io::duplex(1 << 20);
+            let pump = tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+            net.connections.lock().unwrap().push((own, url, pump.abort_handle()));
             listener.send(theirs).await.map_err(|_| refused())?;
             Ok(Box::new(ours) as Connection)
         })
@@ -94,13 +129,13 @@ impl World {
         let (sender, connections) = mpsc::channel(64);
         let config = self.configs[i].clone();
         let url = config.initial_advertise_peer_urls[0].clone();
-        self.net.listeners.lock().unwrap().insert(url, sender);
+        self.net.listeners.lock().unwrap().insert(url.clone(), sender);
         let seams = Seams {
             files: self.files[i].clone(),
             backend: BackendKind::Memory,
             seed: None,
             workers: Workers::Inline,
-            connector: Arc::new(MemoryConnect { net: self.net.clone() }),
+            connector: Arc::new(MemoryConnect { own: url.clone(), net: self.net.clone() }),
             listener: Some(Box::new(MemoryListen { connections })),
             plants: Plants::default(),
         };
@@ -119,10 +154,16 @@ impl World {
 
     /// Stops member `i` without a word to anyone.
     pub async fn crash(&mut self, i: usize) {
-        let url = &self.configs[i].initial_advertise_peer_urls[0];
-        self.net.listeners.lock().unwrap().remove(url);
+        let url = self.url(i);
+        self.net.listeners.lock().unwrap().remove(&url);
+        self.net.sever(&url);
         let node = self.nodes[i].take().expect("runs");
         node.stop().await;
+    }
+
+    /// Where member `i` listens.
+    pub fn url(&self, i: usize) -> String {
+        self.configs[i].initial_advertise_peer_urls[0].clone()
     }
 
     pub fn node(&self, i: usize) -> &Node {
@@ -178,4 +219,14 @@ pub async fn put_on(port: &Port, key: &str, value: &str) -> Result<Applied, Prop
 
 fn fresh_files() -> Arc<dyn Files> {
     Arc::new(holdfast_store::files::MemoryFiles::default())
+}
+
+/// Puts until a put is acknowledged; gives it and how many were not.
+pub async fn put_until_done(port: &Port, key: &str, value: &str) -> (Applied, usize) {
+    for unknown in 0..10 {
+        if let Ok(applied) = put_on(port, key, value).await {
+            return (applied, unknown);
+        }
+    }
+    panic!("ten puts without an answer");
 }
