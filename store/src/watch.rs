@@ -324,6 +324,12 @@ impl WatchHub {
         wakes.fire();
     }
 
+    /// Plants a fault: synced watchers miss every fiftieth revision.
+    #[doc(hidden)]
+    pub fn plant_dropped_events(&self) {
+        self.shared.lock().drop_events = true;
+    }
+
     /// How many streams and watchers there are.
     pub fn counts(&self) -> WatchCounts {
         self.shared.lock().counts()

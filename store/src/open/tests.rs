@@ -70,7 +70,7 @@ fn a_manifest_of_an_earlier_entry_restores_that_entry() {
 
 #[test]
 fn nothing_is_persisted_that_the_log_has_not_flushed() {
-    let plant = Plants { skip_flushed_comparison: true };
+    let plant = Plants { skip_flushed_comparison: true, ..Plants::default() };
     for (plants, sealed) in [(Plants::default(), false), (plant, true)] {
         let files = files();
         let mut store = Small::open(Options { plants, ..options(&files) }).unwrap();

@@ -56,6 +56,9 @@ impl Restorer {
         let facts = Facts { position: self.tables.position(), level: self.tables.level };
         shared.publish(self.tables.revision, self.tables.compacted, facts);
         let hub = WatchHub::new(hub_source);
+        if options.plants.drop_events {
+            hub.plant_dropped_events();
+        }
         let sweeper = IndexSweeper::new(shared.clone(), options.pin_garbage_bytes);
         let state = State {
             shared: shared.clone(),
