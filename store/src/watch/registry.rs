@@ -90,6 +90,8 @@ pub(super) struct Registry {
     /// Counts resets; what was read in an earlier epoch is thrown away.
     pub(super) epoch: u64,
     pub(super) watchers: Slab<Watcher>,
+    /// A planted fault.
+    pub(super) drop_events: bool,
     pub(super) groups: Slab<Group>,
     pub(super) matcher: Matcher<SlabKey>,
     pub(super) recent: Recent,
@@ -106,6 +108,7 @@ impl Registry {
         Self {
             current,
             epoch: 0,
+            drop_events: false,
             watchers: Slab::new(),
             groups: Slab::new(),
             matcher: Matcher::new(),

@@ -4,6 +4,18 @@ use super::super::WatchSpec;
 use super::world::{World, delete, put, spec};
 
 #[test]
+fn the_planted_fault_drops_a_revision() {
+    let world = World::new();
+    world.hub.plant_dropped_events();
+    let client = world.stream();
+    client.watch("a", "");
+    (0..60).for_each(|_| world.put("a", "v"));
+    let lines = client.take_by(1);
+    assert_eq!(lines.len(), 59);
+    assert!(!lines.contains(&"events 0 at 50: a=v@50".to_string()));
+}
+
+#[test]
 fn ids_begin_at_zero_and_skip_those_in_use() {
     let world = World::new();
     let client = world.stream();
