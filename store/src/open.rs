@@ -111,6 +111,7 @@ pub(crate) struct Loaded {
     /// What an operator may want to know: damage that was survived.
     pub(crate) notes: Vec<String>,
     /// Whether the key directories were read from the blocks.
+    #[cfg(test)]
     pub(crate) rebuilt: bool,
     disk: Arc<Disk>,
     writer: BlockWriter,
@@ -169,7 +170,15 @@ impl Opening {
             disk.next_sequence.clone(),
             disk.options.block_file_bytes,
         );
-        Ok(Loaded { records, notes, rebuilt, disk, writer, directory })
+        Ok(Loaded {
+            records,
+            notes,
+            #[cfg(test)]
+            rebuilt,
+            disk,
+            writer,
+            directory,
+        })
     }
 
     /// Takes the newest manifest that is whole, and keeps the one before it.
