@@ -59,6 +59,7 @@ fn look(shared: &Shared, raft: &Raft) {
         learner: server.state == ServerState::Learner,
         last_index: data.last_log.map_or(0, |log_id| log_id.index),
         committed_index: data.local_committed.map_or(0, |log_id| log_id.index),
+        purged_index: data.purged.map_or(0, |log_id| log_id.index),
         quorum_silent,
     });
 }

@@ -28,6 +28,8 @@ pub struct Status {
     pub committed_index: u64,
     /// The index of the last entry applied and published.
     pub applied_index: u64,
+    /// The index of the last entry that the log has forgotten below a checkpoint.
+    pub purged_index: u64,
 }
 
 /// Who leads, and since which change.
@@ -48,6 +50,7 @@ pub(crate) struct StatusCell {
     heard_ms: AtomicU64,
     last_index: AtomicU64,
     committed_index: AtomicU64,
+    purged_index: AtomicU64,
     applied: watch::Sender<u64>,
     learner: AtomicBool,
     leadership: watch::Sender<Leadership>,
@@ -63,6 +66,7 @@ pub(crate) struct Observation {
     pub(crate) learner: bool,
     pub(crate) last_index: u64,
     pub(crate) committed_index: u64,
+    pub(crate) purged_index: u64,
     /// Of a leader: how long ago a quorum has answered.
     pub(crate) quorum_silent: Option<Duration>,
 }
@@ -79,6 +83,7 @@ impl StatusCell {
             heard_ms: AtomicU64::new(0),
             last_index: AtomicU64::new(0),
             committed_index: AtomicU64::new(0),
+            purged_index: AtomicU64::new(0),
             applied: watch::Sender::new(0),
             learner: AtomicBool::new(false),
             leadership: watch::Sender::new(Leadership::default()),
@@ -98,6 +103,7 @@ impl StatusCell {
             last_index: self.last_index.load(Ordering::Acquire).max(applied_index),
             committed_index: self.committed_index.load(Ordering::Acquire).max(applied_index),
             applied_index,
+            purged_index: self.purged_index.load(Ordering::Acquire),
         }
     }
 
@@ -159,6 +165,7 @@ impl StatusCell {
     pub(crate) fn observe(&self, seen: &Observation) {
         self.last_index.store(seen.last_index, Ordering::Release);
         self.committed_index.fetch_max(seen.committed_index, Ordering::AcqRel);
+        self.purged_index.store(seen.purged_index, Ordering::Release);
         self.learner.store(seen.learner, Ordering::Release);
         self.term.store(seen.leadership.term, Ordering::Release);
         let changed = self.leadership.send_if_modified(|known| {
@@ -218,6 +225,7 @@ mod tests {
             learner: false,
             last_index: 0,
             committed_index: 0,
+            purged_index: 0,
             quorum_silent: None,
         }
     }
