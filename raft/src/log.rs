@@ -38,6 +38,9 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// How long a simulated fsync takes: long enough that a crash can fall between write and sync.
 const SIMULATED_SYNC: Duration = Duration::from_millis(1);
 
+/// The length of a simulated segment: short, so that a run of seconds meets the ends of many.
+const SIMULATED_SEGMENT_BYTES: u64 = 256 << 10;
+
 /// The log of a member; clones share it, and its writer ends with the last of them.
 #[derive(Clone)]
 pub(crate) struct Log {
@@ -88,7 +91,10 @@ impl Log {
             path: data_directory.to_owned(),
             source,
         })?;
-        let options = WalOptions { unsafe_no_fsync, ..WalOptions::for_space(space) };
+        let mut options = WalOptions { unsafe_no_fsync, ..WalOptions::for_space(space) };
+        if workers == Workers::Inline {
+            options.segment_bytes = options.segment_bytes.min(SIMULATED_SEGMENT_BYTES);
+        }
         Self::open_with(files, data_directory, workers, options, failed)
     }
 

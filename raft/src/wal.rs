@@ -37,9 +37,10 @@ mod replay;
 mod segment;
 mod state;
 mod tail;
-pub mod testing;
 mod upkeep;
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -14,6 +14,7 @@ use futures_util::future::{Either, select};
 use super::core::WalCore;
 use super::handle::{Shared, Wal};
 use super::limits::IDLE_BEFORE_MARK;
+use super::queue::Sleep;
 use super::upkeep::Maintenance;
 
 /// The threads of an open log. They end, with everything queued written, when this is dropped.
@@ -80,18 +81,19 @@ fn wait_for_work(core: &WalCore, limit: Option<Duration>) -> Wake {
         match end {
             None if queue.has_riders(next) => return Wake::Idle,
             None => {
-                queue.resting = true;
+                queue.sleep = Sleep::Deep;
                 queue = shared.work.wait(queue).expect(lock);
-                queue.resting = false;
             }
             Some(end) => {
                 let left = end.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Wake::Idle;
                 }
+                queue.sleep = Sleep::Light;
                 queue = shared.work.wait_timeout(queue, left).expect(lock).0;
             }
         }
+        queue.sleep = Sleep::Awake;
     }
 }
 
@@ -157,7 +159,6 @@ impl Future for WorkReady {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Wake> {
         let mut queue = self.shared.queue();
-        queue.resting = self.resting;
         if queue.wants_write() {
             return Poll::Ready(Wake::Work);
         }
@@ -167,6 +168,7 @@ impl Future for WorkReady {
         if self.resting && queue.has_riders(self.next) {
             return Poll::Ready(Wake::Idle);
         }
+        queue.sleep = if self.resting { Sleep::Deep } else { Sleep::Light };
         queue.writer = Some(context.waker().clone());
         Poll::Pending
     }

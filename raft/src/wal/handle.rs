@@ -17,7 +17,7 @@ use holdfast_store::files::Files;
 
 use super::error::{Failure, WalError};
 use super::places::Places;
-use super::queue::{Completion, Queue, Urgency};
+use super::queue::{Completion, Queue, Sleep, Urgency};
 use super::record::{Entry, LogId, Memo, Record, Vote};
 use super::state::State;
 use super::tail::Tail;
@@ -160,14 +160,15 @@ impl Shared {
         waiting
     }
 
-    /// Wakes the writer, which looks by itself every while unless it rests.
-    fn wake_resting(&self, queue: MutexGuard<'_, Queue>) {
-        if queue.resting {
+    /// Wakes the writer if it sleeps and this is what it waits for.
+    fn wake_for(&self, urgency: Urgency, queue: MutexGuard<'_, Queue>) {
+        if queue.sleep.ends_for(urgency) {
             self.wake_writer(queue);
         }
     }
 
     fn wake_writer(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.sleep = Sleep::Awake;
         if let Some(writer) = queue.writer.take() {
             writer.wake();
         }
@@ -198,7 +199,7 @@ impl Wal {
             log.tail.push(entry);
             queue.push(record, Urgency::Durable, now, completion);
         }
-        self.shared.wake_writer(queue);
+        self.shared.wake_for(Urgency::Durable, queue);
         drop(log);
         if let Some(completion) = completion {
             // There was no entry, so nothing has to become durable.
@@ -215,7 +216,7 @@ impl Wal {
         let mut queue = self.live_queue()?;
         log.state.apply(&record).map_err(WalError::Order)?;
         queue.push(record, Urgency::Durable, now, Some(completion));
-        self.shared.wake_writer(queue);
+        self.shared.wake_for(Urgency::Durable, queue);
         Ok(())
     }
 
@@ -226,7 +227,7 @@ impl Wal {
         let mut queue = self.live_queue()?;
         log.state.apply(&record).map_err(WalError::Order)?;
         queue.push_committed(committed);
-        self.shared.wake_resting(queue);
+        self.shared.wake_for(Urgency::Rides, queue);
         Ok(())
     }
 
@@ -248,7 +249,7 @@ impl Wal {
         queue.note_truncation(next);
         self.shared.publish_flushed(&queue);
         queue.push(record, Urgency::Rides, now, None);
-        self.shared.wake_resting(queue);
+        self.shared.wake_for(Urgency::Rides, queue);
         Ok(())
     }
 
@@ -263,7 +264,7 @@ impl Wal {
         log.tail.purge(upto.index + 1);
         log.generation += 1;
         queue.push(record, Urgency::Rides, now, None);
-        self.shared.wake_resting(queue);
+        self.shared.wake_for(Urgency::Rides, queue);
         Ok(())
     }
 

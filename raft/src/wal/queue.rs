@@ -16,6 +16,29 @@ use super::state::State;
 /// Called once, when the records before it are durable or will never be.
 pub type Completion = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 
+/// What the writer waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sleep {
+    /// Nothing: it works, or is about to.
+    #[default]
+    Awake,
+    /// Something to sync; it looks by itself after a while.
+    Light,
+    /// Anything at all.
+    Deep,
+}
+
+impl Sleep {
+    /// Whether a record of this urgency ends the sleep.
+    pub(super) fn ends_for(self, urgency: Urgency) -> bool {
+        match self {
+            Self::Awake => false,
+            Self::Light => urgency == Urgency::Durable,
+            Self::Deep => true,
+        }
+    }
+}
+
 /// Whether a record makes the writer start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
@@ -60,8 +83,8 @@ pub(super) struct Queue {
     pub(super) flushed_bytes: u64,
     pub(super) failure: Option<Failure>,
     pub(super) closed: bool,
-    /// The writer has nothing left to do, and looks again only when it is woken.
-    pub(super) resting: bool,
+    /// Whether the writer has to be woken, so that waking costs nothing while it works.
+    pub(super) sleep: Sleep,
     /// Who waits for something to write.
     pub(super) writer: Option<Waker>,
     /// Who waits for room.

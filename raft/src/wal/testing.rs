@@ -1,4 +1,4 @@
-//! A file system in memory that forgets like a disk: for tests, and for the simulation.
+//! A file system in memory that forgets like a disk.
 //!
 //! Writes are seen at once, as through a page cache, and become durable by a sync. A power cut
 //! keeps any subset of the unsynced sectors, each whole, and a prefix of the unsynced changes of
