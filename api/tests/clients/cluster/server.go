@@ -32,7 +32,7 @@ func Target(t testing.TB) Server {
 	t.Helper()
 	switch target := os.Getenv("TARGET"); target {
 	case "etcd":
-		return Reference(t)
+		return Server{Name: "etcd", Path: Tool(t, "etcd")}
 	case "", "holdfast":
 	default:
 		t.Fatalf("TARGET=%q: want etcd or holdfast", target)

