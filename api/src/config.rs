@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_raft::{ClusterState, NodeConfig};
+
 use crate::args::Settings;
+use crate::server::ServerConfig;
 
 mod urls;
 
@@ -119,6 +122,46 @@ impl Config {
         config.check_bootstrap()?;
         let warnings = config.warnings();
         Ok((config, warnings))
+    }
+
+    /// What the server is started with.
+    pub fn into_server(self) -> ServerConfig {
+        let node = NodeConfig {
+            listen_peer: self.listen_peer,
+            initial_advertise_peer_urls: self.initial_advertise_peer_urls,
+            initial_cluster: self
+                .initial_cluster
+                .members()
+                .map(|(name, urls)| (name.to_owned(), urls.to_vec()))
+                .collect(),
+            initial_cluster_state: if self.joins_existing {
+                ClusterState::Existing
+            } else {
+                ClusterState::New
+            },
+            initial_cluster_token: self.initial_cluster_token,
+            advertise_client_urls: self.advertise_client_urls,
+            heartbeat_interval: self.heartbeat_interval,
+            election_timeout: self.election_timeout,
+            snapshot_count: self.snapshot_count,
+            snapshot_catchup_entries: self.snapshot_catchup_entries,
+            max_request_bytes: self.max_request_bytes as usize,
+            quota_bytes: self.quota_bytes,
+            unsafe_no_fsync: self.unsafe_no_fsync,
+            pre_vote: self.pre_vote,
+            block_cache_bytes: self.block_cache_bytes,
+            ..NodeConfig::new(self.name, self.data_directory)
+        };
+        ServerConfig {
+            listen_metrics: self.listen_metrics,
+            max_request_bytes: self.max_request_bytes,
+            max_txn_ops: self.max_txn_ops,
+            max_concurrent_streams: self.max_concurrent_streams,
+            keepalive_interval: self.keepalive_interval,
+            keepalive_timeout: self.keepalive_timeout,
+            watch_progress_interval: self.watch_progress_interval,
+            ..ServerConfig::new(node, self.listen_client)
+        }
     }
 
     fn check_timing(&self) -> Result<(), ConfigError> {

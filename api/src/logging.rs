@@ -90,6 +90,10 @@ fn filter(level: &str) -> Targets {
 
 /// A member whose thread panicked must not go on with half its parts.
 fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
+    // The store expects that opening its directory of blocks may panic, and starts that one anew.
+    if holdfast_store::is_guarded() {
+        return;
+    }
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     let payload = info.payload();
     let message = payload

@@ -1,11 +1,15 @@
 //! A member as a process: settings to configuration, log, server, signals, exit code.
 
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use holdfast_raft::Seams;
 
 use crate::args::Settings;
 use crate::config::Config;
 use crate::logging::{self, Format};
-use crate::{dev, version};
+use crate::server::{Exit, Server, Stopper};
+use crate::{dev, signals, version};
 
 /// Runs a member until it is asked to stop or cannot go on.
 pub fn serve(settings: &Settings) -> ExitCode {
@@ -33,8 +37,38 @@ pub fn serve(settings: &Settings) -> ExitCode {
     run(config, &options)
 }
 
-fn run(_config: Config, options: &logging::Options) -> ExitCode {
-    fatal(options, "failed to start", "the server is not joined to this program yet")
+/// From the first signal on the server stops by itself; one that comes before it runs finds nothing
+/// acknowledged and ends the process.
+fn run(config: Config, options: &logging::Options) -> ExitCode {
+    let stopper: Arc<OnceLock<Stopper>> = Arc::default();
+    let stoppable = Arc::clone(&stopper);
+    let signals = signals::on_stop(move |signal| {
+        tracing::info!(signal, "received signal; shutting down");
+        match stoppable.get() {
+            Some(stopper) => stopper.stop(),
+            None => std::process::exit(0),
+        }
+    });
+    if let Err(error) = signals {
+        return fatal(options, "failed to handle signals", &error.to_string());
+    }
+    let server = match Server::start(config.into_server(), Seams::real()) {
+        Ok(server) => server,
+        Err(error) => return fatal(options, "failed to start", &error.to_string()),
+    };
+    // Nobody else sets it.
+    let _ = stopper.set(server.stopper());
+    match server.wait() {
+        Exit::Stopped => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Exit::Fatal(reason) => {
+            fatal(options, "this member cannot go on", &reason.to_string());
+            // Its threads may never end; what is on disk is all that counts now.
+            std::process::exit(1)
+        }
+    }
 }
 
 /// Logs why this process ends, and gives the exit code for it.
