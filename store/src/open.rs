@@ -20,7 +20,7 @@ use crate::frame::FrameError;
 use crate::load::{OpenFiles, Restore, load_blocks};
 use crate::maintain::{Maintainer, Sweep};
 use crate::manifest::folder::{ManifestFolder, Unusable};
-use crate::manifest::{Manifest, ManifestInfo};
+use crate::manifest::Manifest;
 use crate::state::{Restored, Restorer};
 use crate::{Fatal, Options, Reader, Records, State, WatchHub};
 
@@ -274,11 +274,6 @@ impl Opening {
 }
 
 impl Loaded {
-    /// The verified manifests, oldest first.
-    pub(crate) fn manifests(&self) -> Vec<ManifestInfo> {
-        self.disk.manifests().iter().map(|kept| kept.info.clone()).collect()
-    }
-
     /// The housekeeping, with what finds superfluous records.
     pub(crate) fn into_maintainer(self, sweeper: Box<dyn Sweep>) -> Maintainer {
         Maintainer::new(self.disk, self.writer, self.directory, sweeper)
