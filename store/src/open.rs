@@ -19,8 +19,8 @@ use crate::disk::{BLOCKS, Disk, KeptManifest, MANIFESTS_KEPT, PARTIAL, SLED, SNA
 use crate::frame::FrameError;
 use crate::load::{OpenFiles, Restore, load_blocks};
 use crate::maintain::{Maintainer, Sweep};
-use crate::manifest::folder::{ManifestFolder, Unusable};
 use crate::manifest::Manifest;
+use crate::manifest::folder::{ManifestFolder, Unusable};
 use crate::state::{Restored, Restorer};
 use crate::{Fatal, Options, Reader, Records, State, WatchHub};
 
