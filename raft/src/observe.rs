@@ -49,9 +49,11 @@ fn look(shared: &Shared, raft: &Raft) {
     let server = raft.server_metrics().borrow_watched().clone();
     let data = raft.data_metrics().borrow_watched().clone();
     let leads = server.state == ServerState::Leader;
+    // openraft does not refresh the acknowledgement of a quorum that is this member alone.
+    let alone = server.membership_config.voter_ids().count() == 1;
     let quorum_silent = leads.then(|| match data.last_quorum_acked {
-        Some(acknowledged) => acknowledged.elapsed(),
-        None => Duration::ZERO,
+        Some(acknowledged) if !alone => acknowledged.elapsed(),
+        _ => Duration::ZERO,
     });
     shared.set_membership(server.membership_config.clone());
     shared.status.observe(&Observation {
