@@ -16,7 +16,7 @@ use tonic::transport::Server;
 
 use crate::apply::Applier;
 use crate::barrier::Barriers;
-use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams};
+use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams, Workers};
 use crate::directory;
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
@@ -34,6 +34,7 @@ use crate::propose::{Proposer, Raft};
 use crate::purge::{Holds, Purger};
 use crate::receive::Receiver;
 use crate::shared::Shared;
+use crate::stall::watch_disk;
 use crate::status::StatusCell;
 use crate::work::{Actor, run_apart};
 
@@ -55,6 +56,11 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         Some(listener) => listener,
         None => bind(&config).await?,
     };
+    // A simulated file system has one user.
+    let lock = match seams.workers {
+        Workers::Threads => Some(directory::lock(&config.data_directory)?),
+        Workers::Inline => None,
+    };
     let directory = directory::open(&config, &*seams.files, plan.member_id, plan.cluster_id)?;
     let identity = directory.identity;
     let ground = lay_ground(&config, &seams, identity)?;
@@ -72,8 +78,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     };
     let machine = ground.machine.clone();
     let settings = Arc::new(settings(&config, identity.cluster_id)?);
+    let log = ground.log.clone();
     let raft = Raft::new(identity.member_id, settings, network, ground.log, ground.machine).await;
-    let raft = raft.map_err(|error| Fatal::new(error))?;
+    let raft = raft.map_err(Fatal::new)?;
     let port = shared.open_port();
     let desk = LeaseDesk::new(shared.clone(), port.clone());
     let mut tasks = JoinSet::new();
@@ -102,6 +109,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         catchup_entries: config.snapshot_catchup_entries,
     };
     tasks.spawn(purger.run());
+    tasks.spawn(watch_disk(shared.clone(), raft.clone(), log, config.election_timeout));
     tasks.spawn(Proposer::new(shared.clone(), raft.clone(), peers.clone()).run());
     let barriers = Barriers { shared: shared.clone(), raft: raft.clone(), peers: peers.clone() };
     tasks.spawn(barriers.run());
@@ -121,6 +129,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         ready,
         election_timeout: config.election_timeout,
         tasks: Mutex::new(Some((tasks, stop_server))),
+        _lock: lock,
     };
     Ok(Node { inner: Arc::new(inner) })
 }
