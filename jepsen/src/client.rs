@@ -11,7 +11,7 @@ use pb::watch_client::WatchClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::history::{Change, Operation, Outcome, Seen};
+use holdfast_jepsen::history::{Change, Operation, Outcome, Seen};
 
 /// How long a request may take before its outcome counts as unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);

@@ -6,10 +6,8 @@
 //! is sent once, and its outcome is what the answer says, or unknown.
 
 mod args;
-mod checker;
 mod client;
 mod cluster;
-mod history;
 mod network;
 mod report;
 mod runs;

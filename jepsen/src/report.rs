@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::checker::Verdict;
-use crate::history::{History, Outcome};
+use holdfast_jepsen::checker::Verdict;
+use holdfast_jepsen::history::{History, Outcome};
 
 /// Prints the counts of a run and its verdict.
 pub fn print(history: &History, verdict: &Verdict) {

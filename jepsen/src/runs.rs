@@ -10,13 +10,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::args::{Args, Faults};
-use crate::checker;
 use crate::client::{Client, Hash};
 use crate::cluster::{Cluster, MEMBERS, RECOVERY_LIMIT};
-use crate::history::{Change, History, Outcome};
 use crate::network::Hosts;
 use crate::workload::{Shared, run_client};
 use crate::{report, watcher};
+use holdfast_jepsen::checker;
+use holdfast_jepsen::history::{Change, History, Outcome};
 
 /// The median and the worst failover that are still in order, in election timeouts.
 const FAILOVER_MEDIAN_MAX: f64 = 1.6;
@@ -148,7 +148,7 @@ async fn read_back(cluster: &Cluster) -> anyhow::Result<Vec<Change>> {
 /// From each kill to the first acknowledgement of a write that was sent after it.
 fn failover_gaps(
     kills: &[u64],
-    records: &[crate::history::Record],
+    records: &[holdfast_jepsen::history::Record],
 ) -> anyhow::Result<Vec<Duration>> {
     kills
         .iter()

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use tokio::time::Instant;
 
 use crate::client::{Client, changes};
-use crate::history::Change;
+use holdfast_jepsen::history::Change;
 
 /// A stream that says nothing for so long is given up for another.
 const SILENCE_LIMIT: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::client::Client;
-use crate::history::{Operation, Outcome, Record};
+use holdfast_jepsen::history::{Operation, Outcome, Record};
 
 /// After a request that was not answered, a client waits so long before it tries another member.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);

@@ -58,7 +58,8 @@ pub(crate) fn hash_all(shared: &Shared) -> Result<u32, ReadError> {
 
 /// Holds everything from the compacted revision on, so that it can be hashed.
 fn cover(shared: &Shared, revision: i64) -> Result<(View<'_>, Cover), ReadError> {
-    let (current, compacted) = shared.bounds();
+    let compacted = shared.compacted();
+    let current = shared.revision();
     if revision > 0 && revision < compacted {
         return Err(Rejected::Compacted.into());
     }
