@@ -84,8 +84,14 @@ fn filter(level: &str) -> Targets {
         "error" | "dpanic" | "panic" | "fatal" => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
-    let others = if own == LevelFilter::DEBUG { LevelFilter::INFO } else { LevelFilter::ERROR };
-    Targets::new().with_target("holdfast", own).with_default(others.min(own))
+    let debugging = own == LevelFilter::DEBUG;
+    let others = if debugging { LevelFilter::INFO } else { LevelFilter::ERROR };
+    // It calls a peer that stops an error; what concerns a person, the node says itself.
+    let openraft = if debugging { LevelFilter::INFO } else { LevelFilter::OFF };
+    Targets::new()
+        .with_target("holdfast", own)
+        .with_target("openraft", openraft)
+        .with_default(others.min(own))
 }
 
 /// A member whose thread panicked must not go on with half its parts.

@@ -95,7 +95,7 @@ pub async fn move_leader(
         return Err(Error::NotLeader);
     }
     let target = node.members().into_iter().find(|member| member.id == request.target_id);
-    if !target.is_some_and(|member| !member.is_learner) {
+    if target.is_none_or(|member| member.is_learner) {
         return Err(Error::BadLeaderTransferee);
     }
     if request.target_id == node.identity().member_id

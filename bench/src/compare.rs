@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::Programs;
@@ -18,6 +18,10 @@ use crate::{etcd, machine};
 mod report;
 
 const DATA: Data = Data { keys: 10_000, key_bytes: 16, value_bytes: 512 };
+/// Members, and the most CPU time Holdfast may use for an operation, as a share of etcd's.
+const CPU_LIMITS: [(usize, f64); 2] = [(1, 0.6), (3, 0.5)];
+/// The number of clients at which that is judged.
+const JUDGED_CLIENTS: usize = 64;
 const CLIENTS: [usize; 3] = [1, 64, 256];
 const OPERATIONS: [Operation; 2] = [Operation::Put, Operation::Get];
 
@@ -44,6 +48,9 @@ pub struct Options {
     /// Folder under which the raw figures and the summary are kept.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Fail if Holdfast's CPU time at 64 clients is above its limit.
+    #[arg(long)]
+    judge: bool,
     /// Name of the run in that folder, after the date.
     #[arg(long, default_value = "compare")]
     note: String,
@@ -91,6 +98,8 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.output {
         report::keep(folder, &options.note, &measurements, &summary)?;
     }
+    let broken = report::broken_limits(&measurements);
+    ensure!(!options.judge || broken.is_empty(), "{}", broken.join("; "));
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use crate::identity::Identity;
 
 const FORMAT: u32 = 1;
 const NAME: &str = "identity";
+const LOCK: &str = "lock";
 const TEMPORARY: &str = "identity.tmp";
 /// The folder in which etcd keeps a member.
 const ETCD: &str = "member";
@@ -40,8 +41,30 @@ struct IdentityFile {
 /// An opened data directory.
 pub(crate) struct Directory {
     pub(crate) identity: Identity,
-    /// The directory was empty: this member has promised nothing yet.
-    pub(crate) fresh: bool,
+}
+
+/// Held for as long as this process uses the directory; the system releases it with the process.
+pub(crate) struct Lock {
+    _file: std::fs::File,
+}
+
+/// Takes the directory for this process. Only for real files.
+pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
+    let failed = |source| {
+        let what = format!("locking {}", directory.display());
+        OpenError::Io { what, source }
+    };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let path = directory.join(LOCK);
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(OpenError::DirectoryInUse(directory.display().to_string()))
+        }
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// Opens the directory of the member that the flags describe, or makes it.
@@ -65,7 +88,7 @@ pub(crate) fn open(
         let incarnation = crate::runtime::generator().random_range(1..=u64::MAX);
         let identity = Identity { member_id, cluster_id, incarnation };
         create(directory, files, identity).map_err(failed("writing into"))?;
-        return Ok(Directory { identity, fresh: true });
+        return Ok(Directory { identity });
     }
     let found = read(&path, files).map_err(failed("reading the identity in"))?;
     if found.format > FORMAT {
@@ -84,7 +107,7 @@ pub(crate) fn open(
         });
     }
     let identity = Identity { member_id, cluster_id, incarnation: found.incarnation };
-    Ok(Directory { identity, fresh: false })
+    Ok(Directory { identity })
 }
 
 fn create(directory: &Path, files: &dyn Files, identity: Identity) -> io::Result<()> {
@@ -129,4 +152,37 @@ fn read(path: &Path, files: &dyn Files) -> io::Result<IdentityFile> {
 
 fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the identity file is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_store::files::{MemoryFiles, RealFiles};
+
+    use super::*;
+
+    fn config(directory: &Path) -> NodeConfig {
+        NodeConfig::new("a", directory)
+    }
+
+    #[test]
+    fn an_identity_is_made_once_and_found_again() {
+        let files = MemoryFiles::default();
+        let config = config(Path::new("/data"));
+        let made = open(&config, &files, 1, 2).expect("made");
+        let found = open(&config, &files, 1, 2).expect("found");
+        assert_eq!(made.identity, found.identity);
+        assert!(matches!(open(&config, &files, 1, 3), Err(OpenError::WrongMember { .. })));
+        files.flip(Path::new("/data/identity"), 12, 1).expect("there");
+        assert!(matches!(open(&config, &files, 1, 2), Err(OpenError::Io { .. })));
+    }
+
+    #[test]
+    fn a_directory_is_used_by_one_process_at_a_time() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let held = lock(directory.path()).expect("free");
+        assert!(matches!(lock(directory.path()), Err(OpenError::DirectoryInUse(_))));
+        drop(held);
+        let _held = lock(directory.path()).expect("free again");
+        open(&config(directory.path()), &RealFiles, 1, 2).expect("a lock file is no obstacle");
+    }
 }

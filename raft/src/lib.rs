@@ -3,8 +3,6 @@
 //! The only crate that names openraft. It promises that an acknowledged write is on the disks of a
 //! quorum, that a refused one never happens, and that anything in between is called unknown.
 
-#![allow(dead_code)]
-
 mod apply;
 mod barrier;
 mod checkpoint;
@@ -30,6 +28,7 @@ mod receive;
 mod responder;
 mod runtime;
 mod shared;
+mod stall;
 mod status;
 pub mod types;
 pub mod wal;

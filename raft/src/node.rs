@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{NodeConfig, Seams};
+use crate::directory::Lock;
 use crate::error::OpenError;
 use crate::identity::Identity;
 use crate::port::Port;
@@ -52,6 +53,7 @@ struct Inner {
     election_timeout: Duration,
     /// None once the node has stopped.
     tasks: Mutex<Option<Tasks>>,
+    _lock: Option<Lock>,
 }
 
 impl Node {
@@ -127,7 +129,10 @@ impl Node {
         let mut leadership = self.inner.shared.status.leadership();
         let me = self.identity().member_id;
         let before = *leadership.borrow_and_update();
-        let Some(to) = to.or_else(|| self.furthest()).filter(|_| before.leader == Some(me)) else {
+        let Some(to) = to
+            .or_else(|| furthest(&self.inner.shared, &self.inner.raft))
+            .filter(|_| before.leader == Some(me))
+        else {
             return false;
         };
         if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
@@ -135,17 +140,6 @@ impl Node {
         }
         let taken = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
         matches!(tokio::time::timeout(self.inner.election_timeout, taken).await, Ok(Ok(_)))
-    }
-
-    /// The other voter that has most of the log.
-    fn furthest(&self) -> Option<u64> {
-        let membership = self.inner.shared.membership();
-        let metrics = self.inner.raft.data_metrics();
-        let metrics = metrics.borrow_watched();
-        let replication = metrics.replication.as_ref()?;
-        let me = self.identity().member_id;
-        let others = membership.voter_ids().filter(|voter| *voter != me);
-        others.max_by_key(|voter| replication.get(voter).copied().flatten())
     }
 
     /// Hands over leadership and stops. Everything waiting is answered "stopped".
@@ -167,4 +161,15 @@ impl Node {
         }
         tasks.shutdown().await;
     }
+}
+
+/// The other voter that has most of the log, as this leader knows; none if it does not lead.
+pub(crate) fn furthest(shared: &Shared, raft: &Raft) -> Option<u64> {
+    let membership = shared.membership();
+    let metrics = raft.data_metrics();
+    let metrics = metrics.borrow_watched();
+    let replication = metrics.replication.as_ref()?;
+    let me = shared.identity.member_id;
+    let others = membership.voter_ids().filter(|voter| *voter != me);
+    others.max_by_key(|voter| replication.get(voter).copied().flatten())
 }

@@ -84,7 +84,8 @@ pub(crate) struct Proposer {
     checkpoints: watch::Receiver<u64>,
     queue: VecDeque<Submission>,
     tracker: Tracker,
-    fates: (mpsc::Sender<(u64, Fate)>, mpsc::Receiver<(u64, Fate)>),
+    told: mpsc::Receiver<(u64, Fate)>,
+    fates: mpsc::Sender<(u64, Fate)>,
     forwarder: Option<Forwarder>,
     paused_until: Option<Instant>,
 }
@@ -93,6 +94,8 @@ impl Proposer {
     pub(crate) fn new(shared: Arc<Shared>, raft: Raft, peers: Arc<Peers>) -> Self {
         let leadership = shared.status.leadership();
         let checkpoints = shared.checkpoints();
+        // Every entry under way tells one fate, so there is always room for it.
+        let (fates, told) = mpsc::channel(PIPELINE_ENTRIES_MAX);
         Self {
             checkpoints,
             shared,
@@ -101,8 +104,8 @@ impl Proposer {
             leadership,
             queue: VecDeque::new(),
             tracker: Tracker::default(),
-            // Every entry under way tells one fate, so there is always room for it.
-            fates: mpsc::channel(PIPELINE_ENTRIES_MAX),
+            told,
+            fates,
             forwarder: None,
             paused_until: None,
         }
@@ -115,7 +118,7 @@ impl Proposer {
             let resume = self.paused_until.unwrap_or_else(far_off);
             tokio::select! {
                 biased;
-                Some((batch, fate)) = self.fates.1.recv() => self.settle(batch, fate),
+                Some((batch, fate)) = self.told.recv() => self.settle(batch, fate),
                 Ok(()) = self.checkpoints.changed() => self.skip(),
                 Ok(()) = self.leadership.changed() => self.paused_until = None,
                 () = tokio::time::sleep_until(resume), if self.paused_until.is_some() => {
@@ -171,7 +174,7 @@ impl Proposer {
             submissions.extend(self.queue.pop_front());
         }
         let number = self.tracker.start(submissions);
-        let fates = self.fates.0.clone();
+        let fates = self.fates.clone();
         let teller = Teller::new(move |fate| {
             // Once the node has stopped nobody wants to know.
             let told = fates.try_send((number, fate));
@@ -192,7 +195,7 @@ impl Proposer {
             let gate = self.peers.gate().clone();
             let patience = self.shared.request_timeout;
             self.forwarder =
-                Some(Forwarder::start(leader, client, gate, self.fates.0.clone(), patience));
+                Some(Forwarder::start(leader, client, gate, self.fates.clone(), patience));
         }
         let Some(forwarder) = &self.forwarder else { return false };
         let Some(slot) = forwarder.reserve() else { return false };

@@ -133,3 +133,30 @@ async fn proposals_through_many_elections_are_applied_at_most_once() {
     assert!(applied >= done && applied <= done + unknown, "{applied} of {done} + {unknown}");
     assert!(done > 500, "{done} of 600");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_serves_nobody_and_catches_up_when_it_is_back() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let old = world.leader().await;
+    let before = put_on(&world.port(old), "k", "1").await.expect("applied");
+    world.net.isolate(&world.url(old));
+    let cut_off = world.port(old);
+    let lost = tokio::spawn(async move { put_on(&cut_off, "k", "lost").await });
+    let elsewhere = (old + 1) % 3;
+    let (after, unknown) = put_until_done(&world.port(elsewhere), "k", "2").await;
+    assert!(after.term > before.term);
+    within(30, world.port(old).read_barrier()).await.expect_err("it must not read stale state");
+    within(30, lost).await.expect("no panic").expect_err("nobody could acknowledge it");
+    world.net.heal(&world.url(old));
+    // The first may still find out that the leader has changed.
+    let back = world.port(old);
+    while within(30, back.read_barrier()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let seen = world.node(old).reader().revision();
+    assert!(seen >= after.outcome.revision);
+    // Neither the lost write nor an unknown one is applied twice.
+    let made = seen - before.outcome.revision;
+    assert!(made <= 1 + unknown as i64 + 1, "{made} revisions, {unknown} unknown");
+}

@@ -58,8 +58,7 @@ pub(crate) fn hash_all(shared: &Shared) -> Result<u32, ReadError> {
 
 /// Holds everything from the compacted revision on, so that it can be hashed.
 fn cover(shared: &Shared, revision: i64) -> Result<(View<'_>, Cover), ReadError> {
-    let compacted = shared.compacted();
-    let current = shared.revision();
+    let (current, compacted) = shared.bounds();
     if revision > 0 && revision < compacted {
         return Err(Rejected::Compacted.into());
     }

@@ -236,9 +236,7 @@ pub(crate) fn registered_view(
     revision: i64,
     effort: Effort,
 ) -> Result<View<'_>, Rejected> {
-    // In this order: see `Shared`.
-    let compacted = shared.compacted();
-    let current = shared.revision();
+    let (current, compacted) = shared.bounds();
     let mut view = View { shared, current, compacted, effort, registration: None };
     let at = view.resolve(revision)?;
     view.registration = Some(shared.registry.register(at)?);

@@ -143,11 +143,13 @@ impl State {
     /// called after finished entries, and before anyone is told of their outcome.
     pub fn publish(&mut self) -> Result<(), Fatal> {
         let facts = Facts { position: self.position, level: self.level };
-        self.shared.publish(self.revision, self.compacted, facts);
-        if self.events.is_empty() {
-            return Ok(());
+        self.shared.publish(self.revision, facts);
+        if !self.events.is_empty() {
+            self.hub.publish(std::mem::take(&mut self.events))?;
         }
-        self.hub.publish(std::mem::take(&mut self.events))
+        // Last, so that no sweep takes away what the hub has yet to encode.
+        self.shared.publish_compacted(self.compacted);
+        Ok(())
     }
 
     /// Reads ahead, off the apply thread's path, what applying `command` will have to read. Any

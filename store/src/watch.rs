@@ -37,6 +37,7 @@ mod batch;
 mod catch_up;
 mod event;
 mod intervals;
+mod limits;
 mod live;
 mod matcher;
 mod queue;
@@ -58,33 +59,8 @@ use crate::{Fatal, Revision};
 
 pub use stream::WatchStream;
 
+use limits::Limits;
 use registry::Registry;
-
-/// Bounds of the hub; each is a number of things held or done at once.
-mod limits {
-    /// Revisions that one lock section of publishing matches.
-    pub(super) const PUBLISH_REVISIONS: usize = 256;
-    /// Changes above which a revision is not matched live: everyone catches up with it.
-    pub(super) const LIVE_CHANGES: usize = 4096;
-    /// Encoded bytes above which one group's share of a lock section is left to catching up.
-    pub(super) const LIVE_BYTES: usize = 4 << 20;
-    /// Recent revisions kept for handing over, and the changes and encoded bytes among them.
-    pub(super) const RECENT_REVISIONS: usize = 1024;
-    pub(super) const RECENT_CHANGES: usize = 4096;
-    pub(super) const RECENT_BYTES: usize = 4 << 20;
-    /// Revisions, watchers and encoded bytes of one step of catching up.
-    pub(super) const STEP_REVISIONS: i64 = 1000;
-    pub(super) const STEP_WATCHERS: usize = 512;
-    pub(super) const STEP_BYTES: usize = 4 << 20;
-    /// Recent changes that one lock section of catching up looks at, before it stops picking.
-    pub(super) const HAND_OVER_CHANGES: usize = 8192;
-    /// Record headers asked for at a time.
-    pub(super) const STEP_HEADERS: usize = 1024;
-    /// What one queued delivery weighs beside its events.
-    pub(super) const DELIVERY_WEIGHT: usize = 64;
-
-    const _: () = assert!(PUBLISH_REVISIONS <= RECENT_REVISIONS && LIVE_CHANGES <= RECENT_CHANGES);
-}
 
 /// Called when a stream has something new: once, and then not again before `next` has returned
 /// `None`. It may run on the apply thread, so it must be cheap and must not call the hub.
@@ -127,8 +103,8 @@ pub struct RevisionEvents {
 
 impl RevisionEvents {
     /// Whether publishing matches this revision itself.
-    fn is_live(&self) -> bool {
-        self.complete && self.changes.len() <= limits::LIVE_CHANGES
+    fn is_live(&self, limits: &Limits) -> bool {
+        self.complete && self.changes.len() <= limits.live_changes
     }
 }
 
@@ -280,7 +256,11 @@ impl Shared {
 impl WatchHub {
     /// A hub without streams, at the source's published revision.
     pub fn new(source: Arc<dyn EventSource>) -> Self {
-        let registry = Registry::new(source.published());
+        Self::with_limits(source, limits::NORMAL)
+    }
+
+    fn with_limits(source: Arc<dyn EventSource>, limits: Limits) -> Self {
+        let registry = Registry::new(source.published(), limits);
         Self { shared: Arc::new(Shared { source, registry: Mutex::new(registry) }) }
     }
 

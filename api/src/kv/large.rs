@@ -4,12 +4,11 @@
 //! records follow as the client takes them, from memory or by way of the pool. If the revision is
 //! lost meanwhile the message cannot be finished, and the stream is reset.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use holdfast_store::{Effort, RangeStream, ReadError, RecordBytes};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -34,7 +33,7 @@ pub(super) struct Chunks {
 
 enum State {
     Ready(Box<RangeStream>),
-    Reading(Pin<Box<dyn Future<Output = Result<(Box<RangeStream>, Chunk), Error>> + Send>>),
+    Reading(BoxFuture<'static, Result<(Box<RangeStream>, Chunk), Error>>),
     Lost,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{CLIENTS, DATA, Measurement, OPERATIONS, Options};
+use super::{CLIENTS, CPU_LIMITS, DATA, JUDGED_CLIENTS, Measurement, OPERATIONS, Options};
 use crate::cluster::Kind;
 use crate::load::Operation;
 use crate::sample::Spread;
@@ -140,21 +140,45 @@ fn median(runs: &[&Measurement], figure: Figure) -> f64 {
     Spread::of(runs.iter().map(|run| figure(run)).collect()).map_or(f64::NAN, |found| found.median)
 }
 
-/// The quotients within each round.
+/// Quotients within each round.
+fn quotients(ours: &[&Measurement], theirs: &[&Measurement], figure: Figure) -> Option<Spread> {
+    let quotients = ours.iter().filter_map(|run| {
+        let other = theirs.iter().find(|other| other.round == run.round)?;
+        Some(figure(run) / figure(other))
+    });
+    Spread::of(quotients.collect())
+}
+
 fn quotient(ours: &[&Measurement], theirs: &[&Measurement], figure: Figure) -> String {
-    let quotients = ours
-        .iter()
-        .filter_map(|run| {
-            let other = theirs.iter().find(|other| other.round == run.round)?;
-            Some(figure(run) / figure(other))
-        })
-        .collect();
-    match Spread::of(quotients) {
+    match quotients(ours, theirs, figure) {
         Some(Spread { median, least, greatest }) => {
             format!("{median:.2} ({least:.2} to {greatest:.2})")
         }
         None => "-".to_owned(),
     }
+}
+
+/// Where Holdfast uses more CPU time than it may, in words.
+pub(super) fn broken_limits(all: &[Measurement]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (members, limit) in CPU_LIMITS {
+        let of_size: Vec<&Measurement> =
+            all.iter().filter(|measurement| measurement.members == members).collect();
+        for operation in OPERATIONS {
+            let ours = of(&of_size, operation, JUDGED_CLIENTS, Kind::Holdfast);
+            let theirs = of(&of_size, operation, JUDGED_CLIENTS, Kind::Etcd);
+            let Some(spread) = quotients(&ours, &theirs, cpu) else { continue };
+            if spread.median > limit {
+                broken.push(format!(
+                    "{members} members, {} with {JUDGED_CLIENTS} clients: CPU is {:.2} of etcd's, \
+                     above {limit}",
+                    operation.name(),
+                    spread.median
+                ));
+            }
+        }
+    }
+    broken
 }
 
 fn rate(run: &Measurement) -> f64 {

@@ -33,6 +33,10 @@ impl LeaseDesk {
         Self { shared, port, clock: Arc::default(), decided: Arc::default() }
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     pub(super) fn clock(&self) -> MutexGuard<'_, Option<Clock>> {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! Founding a cluster: asking the peers first, then initialising with the membership of the flags.
 //!
 //! An emptied directory has forgotten what its member promised. Its peers have not: if they know
-//! the member by another directory, it must not start.
+//! the member, it must not start without its log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,8 +34,9 @@ pub(crate) async fn ask_peers(
         if answer.removed {
             return Err(OpenError::Removed(identity.member_id));
         }
-        let known = answer.known_incarnation;
-        if known != 0 && known != identity.incarnation {
+        // A member that a peer knows has had a log, and this one has none: it was emptied, whether
+        // or not its identity was left.
+        if answer.known_incarnation != 0 {
             return Err(OpenError::AlreadyBootstrapped(identity.member_id));
         }
         founded |= answer.bootstrapped;

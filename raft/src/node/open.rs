@@ -16,7 +16,7 @@ use tonic::transport::Server;
 
 use crate::apply::Applier;
 use crate::barrier::Barriers;
-use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams};
+use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams, Workers};
 use crate::directory;
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
@@ -34,6 +34,7 @@ use crate::propose::{Proposer, Raft};
 use crate::purge::{Holds, Purger};
 use crate::receive::Receiver;
 use crate::shared::Shared;
+use crate::stall::watch_disk;
 use crate::status::StatusCell;
 use crate::work::{Actor, run_apart};
 
@@ -55,6 +56,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         Some(listener) => listener,
         None => bind(&config).await?,
     };
+    // A simulated file system has one user.
+    let is_shared = seams.workers == Workers::Threads;
+    let lock = is_shared.then(|| directory::lock(&config.data_directory)).transpose()?;
     let directory = directory::open(&config, &*seams.files, plan.member_id, plan.cluster_id)?;
     let identity = directory.identity;
     let ground = lay_ground(&config, &seams, identity)?;
@@ -72,13 +76,12 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     };
     let machine = ground.machine.clone();
     let settings = Arc::new(settings(&config, identity.cluster_id)?);
+    let log = ground.log.clone();
     let raft = Raft::new(identity.member_id, settings, network, ground.log, ground.machine).await;
-    let raft = raft.map_err(|error| Fatal::new(error))?;
-    let port = shared.open_port();
-    let desk = LeaseDesk::new(shared.clone(), port.clone());
+    let raft = raft.map_err(Fatal::new)?;
+    let desk = LeaseDesk::new(shared.clone(), shared.open_port());
     let mut tasks = JoinSet::new();
-    let tick = config.heartbeat_interval / 2;
-    tasks.spawn(observe(shared.clone(), raft.clone(), tick));
+    tasks.spawn(observe(shared.clone(), raft.clone(), config.heartbeat_interval / 2));
     let (stop_server, stopped) = oneshot::channel();
     let service = PeerServer::new(ServerParts {
         gate: peers.gate().clone(),
@@ -88,11 +91,11 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         receiver: Arc::new(Receiver::new(machine.keeper.clone(), seams.workers)),
     });
     tasks.spawn(serve(service, listener, stopped));
-    if !raft.is_initialized().await.map_err(Fatal::new)? {
-        let founded = found::ask_peers(&plan, identity, &peers).await?;
-        if !founded && config.initial_cluster_state == ClusterState::New {
-            found::initialise(&raft, &plan.members).await?;
-        }
+    if !raft.is_initialized().await.map_err(Fatal::new)?
+        && !found::ask_peers(&plan, identity, &peers).await?
+        && config.initial_cluster_state == ClusterState::New
+    {
+        found::initialise(&raft, &plan.members).await?;
     }
     let purger = Purger {
         raft: raft.clone(),
@@ -102,18 +105,11 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         catchup_entries: config.snapshot_catchup_entries,
     };
     tasks.spawn(purger.run());
-    tasks.spawn(Proposer::new(shared.clone(), raft.clone(), peers.clone()).run());
-    let barriers = Barriers { shared: shared.clone(), raft: raft.clone(), peers: peers.clone() };
-    tasks.spawn(barriers.run());
-    tasks.spawn(keep_time(desk.clone(), config.election_timeout));
-    tasks.spawn(answer_ports(desk, peers));
+    tasks.spawn(watch_disk(shared.clone(), raft.clone(), log, config.election_timeout));
+    spawn_desks(&mut tasks, &raft, desk, peers, config.election_timeout);
     let ready = watch::Sender::new(false);
-    tasks.spawn(publish(
-        port.clone(),
-        shared.clone(),
-        attributes(&config, identity),
-        ready.clone(),
-    ));
+    let attributes = attributes(&config, identity);
+    tasks.spawn(publish(shared.open_port(), shared.clone(), attributes, ready.clone()));
     let inner = Inner {
         shared,
         raft,
@@ -121,8 +117,25 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         ready,
         election_timeout: config.election_timeout,
         tasks: Mutex::new(Some((tasks, stop_server))),
+        _lock: lock,
     };
     Ok(Node { inner: Arc::new(inner) })
+}
+
+/// The tasks that take what the ports ask for to where it is answered.
+fn spawn_desks(
+    tasks: &mut JoinSet<()>,
+    raft: &Raft,
+    desk: LeaseDesk,
+    peers: Arc<Peers>,
+    election_timeout: Duration,
+) {
+    let shared = desk.shared();
+    tasks.spawn(Proposer::new(shared.clone(), raft.clone(), peers.clone()).run());
+    let barriers = Barriers { shared, raft: raft.clone(), peers: peers.clone() };
+    tasks.spawn(barriers.run());
+    tasks.spawn(keep_time(desk.clone(), election_timeout));
+    tasks.spawn(answer_ports(desk, peers));
 }
 
 /// State, log, and those who own them.

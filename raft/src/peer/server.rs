@@ -72,13 +72,12 @@ fn append_from_wire(
 ) -> Result<AppendEntriesRequest<TypeConfig>, ConvertError> {
     let prev_log_id = wire.previous.as_ref().map(log_id_from_wire);
     let mut entries = Vec::with_capacity(wire.entries.len());
-    let mut next = prev_log_id.map_or(0, |previous| previous.index + 1);
-    for entry in wire.entries {
+    let first = prev_log_id.map_or(0, |previous| previous.index + 1);
+    for (index, entry) in (first..).zip(wire.entries) {
         let entry = entry_from_wire(entry)?;
-        if entry.log_id.index != next {
+        if entry.log_id.index != index {
             return Err(ConvertError::Missing("an entry"));
         }
-        next += 1;
         entries.push(entry);
     }
     Ok(AppendEntriesRequest {

@@ -1,5 +1,8 @@
 //! Members in one process, on one thread and a paused clock, joined by byte streams in memory.
 
+// Each suite uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};

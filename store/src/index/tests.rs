@@ -134,7 +134,7 @@ fn deletes_go_in_slices() {
 }
 
 #[test]
-fn a_million_keys_in_order_fill_their_chunks() {
+fn keys_that_arrive_in_order_fill_their_chunks() {
     let mut index = Index::default();
     for number in 0..100_000 {
         index.put(&key(number), Revision::new(number as i64 + 2, 0), 0, |_| 300);

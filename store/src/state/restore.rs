@@ -54,7 +54,8 @@ impl Restorer {
         *shared.leases() = leases;
         *shared.members() = by_id(&self.tables);
         let facts = Facts { position: self.tables.position(), level: self.tables.level };
-        shared.publish(self.tables.revision, self.tables.compacted, facts);
+        shared.publish(self.tables.revision, facts);
+        shared.publish_compacted(self.tables.compacted);
         let hub = WatchHub::new(hub_source);
         if options.plants.drop_events {
             hub.plant_dropped_events();

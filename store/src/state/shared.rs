@@ -4,8 +4,9 @@
 //! the readers' registry. `leases`, `members` and `waiting` nest with nothing. None is held during
 //! IO, but that installing a checkpoint removes old manifests.
 //!
-//! Publishing stores `revision` before `compacted`; a reader loads them the other way round, so
-//! that the revision it sees is never below the compacted one it sees.
+//! Publishing raises `revision`, feeds the watch hub, and then raises `compacted`; a reader loads
+//! them the other way round, so that the revision it sees is not below the compacted one it sees.
+//! The exception is the moment at which a checkpoint replaces everything: see [`Shared::bounds`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -93,13 +94,35 @@ impl Shared {
         self.compacted.load(Ordering::Acquire)
     }
 
-    /// Makes a state visible.
-    pub(crate) fn publish(&self, revision: i64, compacted: i64, facts: Facts) {
-        assert!(compacted <= revision, "compacted {compacted} <= revision {revision}");
+    /// The published revision and the compacted one, which is not above it.
+    pub(crate) fn bounds(&self) -> (i64, i64) {
+        loop {
+            let compacted = self.compacted();
+            let revision = self.revision();
+            if compacted <= revision {
+                return (revision, compacted);
+            }
+            // A checkpoint is being installed under the index lock: wait for it.
+            drop(self.index());
+        }
+    }
+
+    /// Makes a revision visible, and everything before it.
+    pub(crate) fn publish(&self, revision: i64, facts: Facts) {
         let before = self.revision.swap(revision, Ordering::AcqRel);
         assert!(before <= revision, "published {before}, now {revision}");
-        self.compacted.store(compacted, Ordering::Release);
         *self.facts.lock().expect(NO_PANIC) = facts;
+    }
+
+    /// Lets go of what lies before `compacted`, which is published.
+    pub(crate) fn publish_compacted(&self, compacted: i64) {
+        assert!(compacted <= self.revision(), "a compaction lies in the past");
+        self.raise_compacted(compacted);
+    }
+
+    fn raise_compacted(&self, compacted: i64) {
+        let before = self.compacted.swap(compacted, Ordering::AcqRel);
+        assert!(before <= compacted, "compacted {before}, now {compacted}");
     }
 
     /// Rises when a checkpoint replaces everything: a sweep that began before is void.
@@ -122,9 +145,11 @@ impl Shared {
         self.registry.end_below(i64::MAX);
         self.registry.sweep_target(compacted);
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        // First, since it explains to readers without the lock why records are gone.
+        self.raise_compacted(compacted);
         self.records.install(checkpoint)?;
         let old = std::mem::replace(&mut *current, index);
-        self.publish(revision, compacted, facts);
+        self.publish(revision, facts);
         drop(current);
         drop(old);
         Ok(())

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Part, Share};
 use super::event::Found;
-use super::limits::{HAND_OVER_CHANGES, STEP_REVISIONS, STEP_WATCHERS};
+use super::limits::Limits;
 use super::queue::{Item, Wakes};
 use super::registry::{Class, Place, Registry};
 use super::slab::SlabKey;
@@ -29,6 +29,7 @@ struct Job {
     /// The last revision to read.
     limit: i64,
     epoch: u64,
+    limits: Limits,
 }
 
 pub(super) fn step(shared: &Shared) -> Result<Worked, Fatal> {
@@ -40,7 +41,7 @@ pub(super) fn step(shared: &Shared) -> Result<Worked, Fatal> {
     if job.readings.is_empty() {
         return Ok(if looked_at == 0 { Worked::Nothing } else { Worked::Something });
     }
-    let read = read::read(source, &mut job.readings, job.limit);
+    let read = read::read(source, &mut job.readings, job.limit, &job.limits);
     let mut wakes = Wakes::default();
     let delivered = match read {
         Ok(limit) => {
@@ -62,15 +63,21 @@ fn pick(
     wakes: &mut Wakes,
 ) -> Result<(Job, usize), Fatal> {
     let compacted = source.compacted();
-    let mut job = Job { readings: Vec::new(), limit: registry.current, epoch: registry.epoch };
+    let mut job = Job {
+        readings: Vec::new(),
+        limit: registry.current,
+        epoch: registry.epoch,
+        limits: registry.limits,
+    };
     let mut changes = 0;
-    for looked_at in 0..STEP_WATCHERS {
+    let limits = job.limits;
+    for looked_at in 0..limits.step_watchers {
         let first = registry.furthest_behind();
         let Some((next, key)) = first.filter(|(next, _)| next.main <= job.limit) else {
             return Ok((job, looked_at));
         };
         assert!(next.main <= registry.current, "who is behind has something to catch up with");
-        if changes > HAND_OVER_CHANGES {
+        if changes > limits.hand_over_changes {
             return Ok((job, looked_at));
         }
         if next.main < compacted {
@@ -86,11 +93,11 @@ fn pick(
         if hand_over(registry, source, key, next, &mut changes, wakes)? {
             continue;
         }
-        job.limit = job.limit.min(next.main + STEP_REVISIONS - 1);
+        job.limit = job.limit.min(next.main + limits.step_revisions - 1);
         job.readings.push(Reading::new(key, registry.watchers.at(key), next));
         registry.begin_reading(key, next);
     }
-    Ok((job, STEP_WATCHERS))
+    Ok((job, limits.step_watchers))
 }
 
 fn end_compacted(registry: &mut Registry, key: SlabKey, compacted: i64, wakes: &mut Wakes) {
@@ -196,14 +203,15 @@ fn is_another_fragmenting(registry: &Registry, key: SlabKey) -> bool {
 }
 
 fn settle(registry: &mut Registry, reading: Reading, limit: i64, wakes: &mut Wakes) {
-    let Reading { key, parts, stopped_at, .. } = reading;
+    let Reading { key, next, parts, stopped_at, .. } = reading;
     let last = parts.last().map_or(0, |part| part.revision);
     let reaches = if limit == registry.current { limit } else { last };
     give(registry, key, parts, reaches, stopped_at.is_some(), wakes);
     match stopped_at {
         Some(next) => registry.fall_behind(key, next, wakes),
         None if limit == registry.current => registry.sync(key, limit + 1),
-        None => registry.fall_behind(key, Revision::new(limit + 1, 0), wakes),
+        // The step may have ended before it came to where this watcher is.
+        None => registry.fall_behind(key, next.max(Revision::new(limit + 1, 0)), wakes),
     }
 }
 

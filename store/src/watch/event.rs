@@ -67,7 +67,12 @@ pub(super) fn record(
 ) -> Result<Found<Bytes>, Fatal> {
     match effort {
         Effort::Disk => source.record(revision).map(Found::Ready),
-        Effort::Memory => Ok(source.try_record(revision)?.map_or(Found::WouldBlock, Found::Ready)),
+        Effort::Memory => match source.try_record(revision) {
+            Ok(found) => Ok(found.map_or(Found::WouldBlock, Found::Ready)),
+            // Compacted in the very batch that published it. Whoever catches up will notice.
+            Err(_) if source.compacted() >= revision.main => Ok(Found::WouldBlock),
+            Err(fatal) => Err(fatal),
+        },
     }
 }
 

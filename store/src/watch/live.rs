@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Part, Share};
 use super::event::Found;
-use super::limits::{LIVE_BYTES, PUBLISH_REVISIONS};
 use super::queue::{Item, Wakes};
 use super::registry::{Class, Registry};
 use super::slab::SlabKey;
@@ -42,14 +41,14 @@ fn publish_section(
     source: &dyn EventSource,
     batch: &mut std::iter::Peekable<std::vec::IntoIter<RevisionEvents>>,
 ) -> Result<Wakes, Fatal> {
-    let before = registry.current;
-    if let Some(large) = batch.next_if(|events| !events.is_live()) {
+    let (before, limits) = (registry.current, registry.limits);
+    if let Some(large) = batch.next_if(|events| !events.is_live(&limits)) {
         advance(registry, &large);
         return Ok(registry.set_everyone_aside(large.revision));
     }
     let idle = registry.watchers.len() == 0;
-    for _ in 0..PUBLISH_REVISIONS {
-        let Some(events) = batch.next_if(RevisionEvents::is_live) else {
+    for _ in 0..limits.publish_revisions {
+        let Some(events) = batch.next_if(|events| events.is_live(&limits)) else {
             break;
         };
         advance(registry, &events);
@@ -62,7 +61,7 @@ fn publish_section(
         return Ok(Wakes::default());
     }
     let wakes = deliver(registry, source, before + 1);
-    registry.recent.trim();
+    registry.recent.trim(&limits);
     wakes
 }
 
@@ -121,7 +120,9 @@ fn gather(
             break;
         };
         bytes += event.len();
-        if bytes > LIVE_BYTES && parts.last().is_some_and(|part| part.revision < revision) {
+        if bytes > registry.limits.live_bytes
+            && parts.last().is_some_and(|part| part.revision < revision)
+        {
             stopped_at = Some(revision);
             break;
         }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::event::{self, Effort, Found};
-use super::limits::{RECENT_BYTES, RECENT_CHANGES, RECENT_REVISIONS};
+use super::limits::Limits;
 use super::registry::Class;
 use super::{Change, EventSource, RevisionEvents};
 use crate::record::RecordKind;
@@ -140,10 +140,10 @@ impl Recent {
     }
 
     /// Drops the oldest until the ring is within its bounds.
-    pub(super) fn trim(&mut self) {
-        while self.revisions.len() > RECENT_REVISIONS
-            || self.changes > RECENT_CHANGES
-            || self.bytes > RECENT_BYTES
+    pub(super) fn trim(&mut self, limits: &Limits) {
+        while self.revisions.len() > limits.recent_revisions
+            || self.changes > limits.recent_changes
+            || self.bytes > limits.recent_bytes
         {
             let Some(oldest) = self.revisions.pop_front() else { return };
             self.changes -= oldest.slots.len();

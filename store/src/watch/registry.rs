@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::limits::DELIVERY_WEIGHT;
+use super::limits::Limits;
 use super::matcher::Matcher;
 use super::queue::{Item, StreamCore, Wakes};
 use super::range::WatchedRange;
@@ -85,6 +85,7 @@ pub(super) struct Stream {
 
 /// Everything under the hub's lock.
 pub(super) struct Registry {
+    pub(super) limits: Limits,
     /// The last revision published to the hub.
     pub(super) current: i64,
     /// Counts resets; what was read in an earlier epoch is thrown away.
@@ -104,8 +105,9 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn new(current: i64) -> Self {
+    pub(super) fn new(current: i64, limits: Limits) -> Self {
         Self {
+            limits,
             current,
             epoch: 0,
             drop_events: false,
@@ -443,5 +445,3 @@ pub(super) fn queue(
     }
     (before, queue.fragmenting())
 }
-
-const _: () = assert!(DELIVERY_WEIGHT > 0, "every delivery counts against its stream's bound");

@@ -215,6 +215,28 @@ impl Fixture {
         }
     }
 
+    /// A sector that landed in the place of another, or of another segment.
+    fn misplace_every_sector(&self, name: &str) {
+        let contents = self.segments.iter().map(|(path, _)| self.files.content(path));
+        let contents: Vec<_> = contents.collect();
+        let sectors = contents.iter().flat_map(|content| content.chunks(512));
+        for (number, sector) in sectors.enumerate() {
+            for (segment, content) in contents.iter().enumerate() {
+                for start in (0..content.len()).step_by(512) {
+                    let old = &content[start..start + 512];
+                    let Some(differs) = (0..512).find(|at| old[*at] != sector[*at]) else {
+                        continue;
+                    };
+                    let mut bytes = content.clone();
+                    bytes[start..start + 512].copy_from_slice(sector);
+                    let expected = self.verdict(segment, (start + differs) as u64);
+                    let what = format!("{name}: sector {number} at {start} of {segment}");
+                    self.check(segment, bytes, &expected, &what);
+                }
+            }
+        }
+    }
+
     /// A file is never shorter than it was when it got its name, unless someone cut it.
     fn cut_every_file_at_every_byte(&self, name: &str) {
         for (segment, (path, _)) in self.segments.iter().enumerate() {
@@ -257,6 +279,12 @@ fn every_cut_gets_its_verdict() {
         fixture.zero_from_every_byte(name);
         fixture.cut_every_file_at_every_byte(name);
     }
+}
+
+#[test]
+fn every_misplaced_sector_gets_its_verdict() {
+    in_flight().finish().misplace_every_sector("in flight");
+    recycled().finish().misplace_every_sector("recycled");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::super::batch::Part;
 use super::super::event::{self, Effort, Found};
-use super::super::limits::{STEP_BYTES, STEP_HEADERS};
+use super::super::limits::Limits;
 use super::super::matcher::Matcher;
 use super::super::range::WatchedRange;
 use super::super::registry::{Class, Watcher};
@@ -70,12 +70,13 @@ pub(super) fn read(
     source: &dyn EventSource,
     readings: &mut [Reading],
     limit: i64,
+    limits: &Limits,
 ) -> Result<i64, Fatal> {
     let (matcher, groups) = group(readings);
     let mut from = readings.iter().map(|reading| reading.next).min().expect("a step reads");
     let (mut at, mut bytes) = (from.main, 0);
     loop {
-        let headers = source.headers(from, STEP_HEADERS)?;
+        let headers = source.headers(from, limits.step_headers)?;
         let Some(last) = headers.last() else { return Ok(limit) };
         from = Revision::new(last.revision.main, last.revision.sub + 1);
         for header in headers {
@@ -83,7 +84,7 @@ pub(super) fn read(
                 return Ok(limit);
             }
             if header.revision.main > at {
-                if bytes >= STEP_BYTES {
+                if bytes >= limits.step_bytes {
                     return Ok(at);
                 }
                 at = header.revision.main;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::super::limits::{Limits, NORMAL};
 use super::super::{Delivery, RevisionEvents, WatchSpec, Worked};
 use super::world::{Client, Op, Seen, World, decode, delete, put};
 use crate::Revision;
@@ -241,8 +242,8 @@ struct Run {
 }
 
 impl Run {
-    fn new(bounds: &[(usize, usize)]) -> Self {
-        let world = World::new();
+    fn new(bounds: &[(usize, usize)], limits: Limits) -> Self {
+        let world = World::with_limits(limits);
         let viewers = bounds.iter().map(|(fragment, queue)| Viewer {
             client: world.stream_with(*fragment, *queue),
             asked: VecDeque::new(),
@@ -392,14 +393,34 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn limits() -> impl Strategy<Value = Limits> {
+    let small = (1usize..4, 1usize..5, 20usize..400, 0usize..12, 1i64..8, 1usize..4, 1usize..500);
+    let small =
+        small.prop_map(|(publish, live, bytes, recent, step, watchers, step_bytes)| Limits {
+            publish_revisions: publish,
+            live_changes: live,
+            live_bytes: bytes,
+            recent_revisions: recent,
+            recent_changes: recent * 2,
+            recent_bytes: recent * 40,
+            step_revisions: step,
+            step_watchers: watchers,
+            step_bytes,
+            step_headers: watchers,
+            hand_over_changes: recent,
+        });
+    prop_oneof![Just(NORMAL), small]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
     fn every_watcher_sees_its_part_of_the_history(
         bounds in proptest::collection::vec((60usize..300, 100usize..3000), STREAMS),
+        limits in limits(),
         steps in proptest::collection::vec(step(), 1..120),
     ) {
-        let mut run = Run::new(&bounds);
+        let mut run = Run::new(&bounds, limits);
         steps.into_iter().for_each(|step| run.step(step));
         run.settle();
     }

@@ -62,6 +62,20 @@ fn compaction_during_a_read_is_noticed() {
 }
 
 #[test]
+fn what_is_compacted_before_it_is_published_is_no_error() {
+    let world = World::new();
+    let client = world.stream();
+    client.watch("a", "");
+    let batch = ["1", "2", "3"].map(|value| world.apply(&[put("a", value)]).unwrap());
+    world.raise_published();
+    world.compact(3);
+    world.sweep();
+    world.publish(batch.to_vec());
+    world.catch_up();
+    assert_eq!(client.take(), ["created 0 at 1", "compacted 0 to 3"]);
+}
+
+#[test]
 fn cancellation_and_its_id_may_come_during_a_read() {
     let (world, client) = behind();
     let client = std::sync::Arc::new(client);

@@ -92,10 +92,14 @@ pub(super) struct World {
 impl World {
     /// A fresh store, at revision 1.
     pub(super) fn new() -> Self {
+        Self::with_limits(super::super::limits::NORMAL)
+    }
+
+    pub(super) fn with_limits(limits: Limits) -> Self {
         let stored = Stored { published: 1, compacted: -1, ..Stored::default() };
         let source =
             Arc::new(Naive { stored: Mutex::new(stored), memory_reads: AtomicUsize::new(0) });
-        Self { hub: WatchHub::new(source.clone()), source }
+        Self { hub: WatchHub::with_limits(source.clone(), limits), source }
     }
 
     /// Applies one transaction, without publishing it; `None` if it changes nothing.

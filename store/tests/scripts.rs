@@ -1,0 +1,369 @@
+//! Golden scripts: small stories with the answers that etcd gives.
+//!
+//! A case is some commands, a line of dashes, and what they print; an empty line ends it. A file
+//! is one store. `UPDATE_SCRIPTS=1 cargo test -p holdfast-store --test scripts` writes what is
+//! printed now; read the difference before you keep it.
+//!
+//! ```text
+//! put KEY VALUE [lease=N] [prev] [ignore_value] [ignore_lease]
+//! del KEY [END] [prev]                     END "@" stands for \0: every key from KEY on
+//! get KEY [END] [rev=N] [limit=N] [order=1|2] [by=1..4] [keys] [count] [min_mod=N] [max_mod=N]
+//!               [min_create=N] [max_create=N]
+//! txn TARGET KEY[..END] OP GIVEN & ... ? operation ; operation : operation ; ...
+//!               with nested transactions in brackets: [ txn ... ]
+//! read txn ...                             the same, by a reader
+//! compact N | grant ID TTL | revoke ID [term=N] | checkpoint ID N | leases | keys ID
+//! hash [N] | sweep | restart
+//! ```
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_store::command::*;
+use holdfast_store::files::{Files, MemoryFiles};
+use holdfast_store::record::Fields;
+use holdfast_store::*;
+
+const DIRECTORY: &str = "/data";
+const TERM: u64 = 7;
+
+struct Player {
+    files: MemoryFiles,
+    opened: Opened,
+    index: u64,
+}
+
+fn options(files: &MemoryFiles) -> Options {
+    let files = Arc::new(files.clone());
+    Options { files, backend: BackendKind::Memory, block_bytes: 200, ..Options::new(DIRECTORY) }
+}
+
+impl Player {
+    fn new() -> Self {
+        let files = MemoryFiles::new();
+        files.create_directory(Path::new(DIRECTORY)).unwrap();
+        Self { opened: open(options(&files)).unwrap(), files, index: 0 }
+    }
+
+    fn play(&mut self, line: &str) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut words = Words(&words);
+        match words.0[0] {
+            "get" => {
+                words.next();
+                self.read(&words.range())
+            }
+            "read" => {
+                words.0 = &words.0[2..];
+                let txn = words.txn();
+                let (revision, response) = match self.opened.reader.txn(&txn, Effort::Blocking) {
+                    Ok(read) => read,
+                    Err(error) => return format!("{error}\n"),
+                };
+                format!("rev={revision} {}", show(&response))
+            }
+            "leases" => {
+                let leases = self.opened.reader.leases();
+                let show =
+                    |l: &LeaseInfo| format!("{} ttl={} left={}\n", l.id, l.ttl, l.remaining_ttl);
+                leases.iter().map(show).collect()
+            }
+            "keys" => format!("{:?}\n", self.opened.reader.lease_keys(number(words.0[1]))),
+            "hash" => match self.opened.reader.hash_kv(words.0.get(1).map_or(0, |n| number(n))) {
+                Ok(hash) => format!("{hash:?}\n"),
+                Err(error) => format!("{error}\n"),
+            },
+            "sweep" => {
+                while self.opened.maintainer.step(self.index).unwrap() == Worked::Something {}
+                format!("{} bytes in use\n", self.opened.reader.sizes().in_use_bytes)
+            }
+            "restart" => {
+                let frozen = self.opened.state.freeze();
+                let taken = self.opened.maintainer.take_manifest(frozen, self.index).unwrap();
+                assert!(matches!(taken, Taken::Manifest(_)), "{taken:?}");
+                self.opened = open(options(&self.files)).unwrap();
+                let reader = &self.opened.reader;
+                format!("rev={} compacted={}\n", reader.revision(), reader.compacted())
+            }
+            _ => self.apply(words.change()),
+        }
+    }
+
+    fn read(&self, range: &Range) -> String {
+        match self.opened.reader.range(range, Effort::Blocking) {
+            Ok((revision, result)) => format!("rev={revision} {}", show_range(&result)),
+            Err(error) => format!("{error}\n"),
+        }
+    }
+
+    fn apply(&mut self, change: Change) -> String {
+        self.index += 1;
+        let position = Position { term: TERM, index: self.index };
+        let context = Context { position, level: LEVEL_CURRENT, respond: true };
+        let command = Command { change: Some(change) };
+        let outcome = self.opened.state.apply(&context, &command).unwrap();
+        self.opened.state.finish_entry(position);
+        self.opened.state.publish().unwrap();
+        match outcome.result {
+            Ok(response) => format!("rev={} {}", outcome.revision, show(&response)),
+            Err(rejected) => format!("rev={} {rejected}\n", outcome.revision),
+        }
+    }
+}
+
+/// The words of a command that are not read yet.
+struct Words<'a>(&'a [&'a str]);
+
+impl<'a> Words<'a> {
+    fn peek(&self) -> &'a str {
+        self.0.first().copied().unwrap_or("")
+    }
+
+    fn next(&mut self) -> &'a str {
+        let word = self.peek();
+        self.0 = self.0.get(1..).unwrap_or_default();
+        word
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.peek(), "" | ";" | ":" | "]")
+    }
+
+    fn change(&mut self) -> Change {
+        match self.next() {
+            "put" => Change::Put(self.put()),
+            "del" => Change::DeleteRange(self.delete()),
+            "txn" => Change::Txn(self.txn()),
+            "compact" => Change::Compact(Compact { revision: number(self.next()) }),
+            "grant" => {
+                let (id, ttl) = (number(self.next()), number(self.next()));
+                Change::LeaseGrant(LeaseGrant { id, ttl })
+            }
+            "revoke" => {
+                let id = number(self.next());
+                let term = self.next().strip_prefix("term=").map_or(0, number);
+                Change::LeaseRevoke(LeaseRevoke { id, decided_in_term: term as u64 })
+            }
+            "checkpoint" => {
+                let (id, remaining_ttl) = (number(self.next()), number(self.next()));
+                let remainders = vec![LeaseRemainder { id, remaining_ttl }];
+                Change::LeaseCheckpoint(LeaseCheckpoint { remainders })
+            }
+            other => panic!("no command {other:?}"),
+        }
+    }
+
+    fn put(&mut self) -> Put {
+        let mut put = Put { key: bytes(self.next()), value: bytes(self.next()), ..Put::default() };
+        while !self.is_over() {
+            match self.next() {
+                "prev" => put.prev_kv = true,
+                "ignore_value" => put.ignore_value = true,
+                "ignore_lease" => put.ignore_lease = true,
+                word => put.lease = number(word.strip_prefix("lease=").unwrap()),
+            }
+        }
+        put
+    }
+
+    fn delete(&mut self) -> DeleteRange {
+        let mut delete = DeleteRange { key: bytes(self.next()), ..DeleteRange::default() };
+        while !self.is_over() {
+            match self.next() {
+                "prev" => delete.prev_kv = true,
+                end => delete.range_end = bytes(end),
+            }
+        }
+        delete
+    }
+
+    fn range(&mut self) -> Range {
+        let mut range = Range { key: bytes(self.next()), ..Range::default() };
+        while !self.is_over() {
+            let word = self.next();
+            match word.split_once('=') {
+                Some(("rev", n)) => range.revision = number(n),
+                Some(("limit", n)) => range.limit = number(n),
+                Some(("order", n)) => range.sort_order = number(n) as i32,
+                Some(("by", n)) => range.sort_target = number(n) as i32,
+                Some(("min_mod", n)) => range.min_mod_revision = number(n),
+                Some(("max_mod", n)) => range.max_mod_revision = number(n),
+                Some(("min_create", n)) => range.min_create_revision = number(n),
+                Some(("max_create", n)) => range.max_create_revision = number(n),
+                _ if word == "keys" => range.keys_only = true,
+                _ if word == "count" => range.count_only = true,
+                _ => range.range_end = bytes(word),
+            }
+        }
+        range
+    }
+
+    fn txn(&mut self) -> Txn {
+        let mut txn = Txn::default();
+        while self.peek() != "?" {
+            txn.compare.push(self.compare());
+            if self.peek() == "&" {
+                self.next();
+            }
+        }
+        self.next();
+        txn.success = self.operations();
+        if self.peek() == ":" {
+            self.next();
+            txn.failure = self.operations();
+        }
+        txn
+    }
+
+    fn operations(&mut self) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        while !matches!(self.peek(), "" | ":" | "]") {
+            let kind = match self.next() {
+                "get" => OperationKind::Range(self.range()),
+                "put" => OperationKind::Put(self.put()),
+                "del" => OperationKind::DeleteRange(self.delete()),
+                "[" => {
+                    assert_eq!(self.next(), "txn");
+                    let txn = self.txn();
+                    assert_eq!(self.next(), "]");
+                    OperationKind::Txn(txn)
+                }
+                other => panic!("no operation {other:?}"),
+            };
+            operations.push(Operation { kind: Some(kind) });
+            if self.peek() == ";" {
+                self.next();
+            }
+        }
+        operations
+    }
+
+    fn compare(&mut self) -> Compare {
+        let (target, keys) = (self.next(), self.next());
+        let (key, range_end) = keys.split_once("..").unwrap_or((keys, "\"\""));
+        let result = match self.next() {
+            "=" => 0,
+            ">" => 1,
+            "<" => 2,
+            "!=" => 3,
+            _ => 9,
+        };
+        let given = self.next();
+        let target = Some(match target {
+            "version" => CompareTarget::Version(number(given)),
+            "create" => CompareTarget::CreateRevision(number(given)),
+            "mod" => CompareTarget::ModRevision(number(given)),
+            "lease" => CompareTarget::Lease(number(given)),
+            "value" => CompareTarget::Value(bytes(given)),
+            other => panic!("no target {other:?}"),
+        });
+        Compare { result, key: bytes(key), range_end: bytes(range_end), target }
+    }
+}
+
+fn bytes(word: &str) -> Bytes {
+    match word {
+        "@" => Bytes::from_static(b"\0"),
+        "\"\"" => Bytes::new(),
+        word => Bytes::copy_from_slice(word.as_bytes()),
+    }
+}
+
+fn number(word: &str) -> i64 {
+    word.parse().unwrap_or_else(|_| panic!("{word:?} is not a number"))
+}
+
+fn show_record(record: &Bytes) -> String {
+    let f = Fields::parse(record).unwrap();
+    let (key, value) = (String::from_utf8_lossy(&f.key), String::from_utf8_lossy(&f.value));
+    let (create, modified, version) = (f.create_revision, f.mod_revision, f.version);
+    let lease = if f.lease == 0 { String::new() } else { format!(" lease={}", f.lease) };
+    format!("{key}={value:?} create={create} mod={modified} version={version}{lease}")
+}
+
+fn show_range(result: &RangeResult) -> String {
+    let more = if result.more { " more" } else { "" };
+    let mut out = format!("count={}{more}\n", result.count);
+    for record in &result.records {
+        writeln!(out, "  {}", show_record(record)).unwrap();
+    }
+    out
+}
+
+fn show(response: &Response) -> String {
+    match response {
+        Response::Put { prev: None } => "put\n".to_owned(),
+        Response::Put { prev: Some(prev) } => format!("put over {}\n", show_record(prev)),
+        Response::DeleteRange { deleted, prevs } => {
+            let mut out = format!("deleted {deleted}\n");
+            prevs.iter().for_each(|prev| writeln!(out, "  {}", show_record(prev)).unwrap());
+            out
+        }
+        Response::Range(result) => show_range(result),
+        Response::Txn { succeeded, responses } => {
+            let mut out = format!("{}\n", if *succeeded { "success" } else { "failure" });
+            for part in responses {
+                let inner = format!("rev={} {}", part.revision, show(&part.response));
+                inner.lines().for_each(|line| writeln!(out, "  {line}").unwrap());
+            }
+            out
+        }
+        Response::LeaseGrant { id, ttl } => format!("granted {id} ttl={ttl}\n"),
+        Response::Done => "done\n".to_owned(),
+    }
+}
+
+/// The script with what its commands print now.
+fn replay(script: &str) -> (String, usize) {
+    let mut player = Player::new();
+    let (mut out, mut cases) = (String::new(), 0);
+    for case in script.trim().split("\n\n") {
+        let commands = case.split("\n----").next().unwrap();
+        let mut printed = String::new();
+        for line in commands.lines() {
+            writeln!(out, "{line}").unwrap();
+            if !line.starts_with('#') {
+                printed += &player.play(line);
+            }
+        }
+        if !printed.is_empty() {
+            write!(out, "----\n{printed}").unwrap();
+            cases += 1;
+        }
+        out.push('\n');
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    (out, cases)
+}
+
+#[test]
+fn scripts_print_what_they_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let mut cases = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let script = std::fs::read_to_string(&path).unwrap();
+        let (now, count) = replay(&script);
+        cases += count;
+        if std::env::var_os("UPDATE_SCRIPTS").is_some() {
+            std::fs::write(&path, now).unwrap();
+        } else {
+            assert!(now == script, "{}:\n{}", path.display(), difference(&script, &now));
+        }
+    }
+    assert!(cases >= 60, "only {cases} cases were found");
+}
+
+fn difference(expected: &str, now: &str) -> String {
+    let lines = expected.lines().zip(now.lines());
+    let different = lines.enumerate().find(|(_, (expected, now))| expected != now);
+    match different {
+        Some((at, (expected, now))) => {
+            format!("line {}: expected {expected:?}, printed {now:?}", at + 1)
+        }
+        None => "one is longer".to_owned(),
+    }
+}
