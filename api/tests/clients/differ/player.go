@@ -368,7 +368,8 @@ func (p *player) drain() error {
 		}
 		p.normalizeEvents(want, got)
 		if gotErr != nil || !sameEvents(want, got) {
-			return p.differ(watchText(watch, want, nil), watchText(watch, got, gotErr))
+			same := firstUnequal(want, got)
+			return p.differ(watchText(watch, want, same, nil), watchText(watch, got, same, gotErr))
 		}
 		watch.next = max(watch.next, p.reference.current+1)
 		if len(want) > 0 && want[len(want)-1].Kv.ModRevision > watch.created {
@@ -403,7 +404,8 @@ func (p *player) extendHistory() error {
 	got, _ := p.target.history.collect(0, 0)
 	p.normalizeEvents(want, got)
 	if !sameEvents(want, got) {
-		return p.differ(eventsText(want), eventsText(got))
+		same := firstUnequal(want, got)
+		return p.differ(eventsText(want, same), eventsText(got, same))
 	}
 	p.history = append(p.history, want...)
 	return nil
@@ -466,22 +468,19 @@ func (p *player) expire() error {
 	return err
 }
 
-func watchText(watch *liveWatch, events []*mvccpb.Event, err error) string {
-	text := fmt.Sprintf("watch %d of stream %d (%s) delivers %s", watch.id, watch.slot, prototext.MarshalOptions{}.Format(watch.request), eventsText(events))
+func watchText(watch *liveWatch, events []*mvccpb.Event, from int, err error) string {
+	text := fmt.Sprintf("watch %d of stream %d (%s) delivers %s", watch.id, watch.slot, prototext.MarshalOptions{}.Format(watch.request), eventsText(events, from))
 	if err != nil {
 		text += "\n" + err.Error()
 	}
 	return text
 }
 
-func eventsText(events []*mvccpb.Event) string {
-	const most = 40
-	lines := []string{fmt.Sprintf("%d events", len(events))}
-	for i, event := range events {
-		if i == most {
-			lines = append(lines, "...")
-			break
-		}
+// eventsText shows a few events from the first unequal one on.
+func eventsText(events []*mvccpb.Event, from int) string {
+	const most = 5
+	lines := []string{fmt.Sprintf("%d events, from number %d:", len(events), from)}
+	for _, event := range events[min(from, len(events)):min(from+most, len(events))] {
 		lines = append(lines, prototext.MarshalOptions{}.Format(event))
 	}
 	return strings.Join(lines, "\n")

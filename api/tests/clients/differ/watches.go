@@ -269,16 +269,18 @@ func (l *liveWatch) matches(event *mvccpb.Event) bool {
 	}
 }
 
-// sameEvents compares two deliveries of one watch; prev_kv, which the history
-// has and the watch may not have asked for, is left to the two deliveries.
+// sameEvents compares two deliveries of one watch.
 func sameEvents(a, b []*mvccpb.Event) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
+	return len(a) == len(b) && firstUnequal(a, b) == len(a)
+}
+
+// firstUnequal is how many events two deliveries have in common at their start.
+func firstUnequal(a, b []*mvccpb.Event) int {
+	common := min(len(a), len(b))
+	for i := range common {
 		if !proto.Equal(a[i], b[i]) {
-			return false
+			return i
 		}
 	}
-	return true
+	return common
 }
