@@ -12,6 +12,9 @@ use holdfast_proto::etcdserverpb::{
 use crate::services::Services;
 use crate::status::{Error, STATUS_NO_LEADER};
 
+/// What an empty store takes: clients divide by the size.
+const EMPTY_BYTES: i64 = 4096;
+
 /// What this member knows of itself.
 pub fn status(services: &Services) -> StatusResponse {
     let status = services.node().status();
@@ -23,7 +26,7 @@ pub fn status(services: &Services) -> StatusResponse {
     StatusResponse {
         header: Some(services.headers.at(services.reader.revision())),
         version: services.shared.etcd_version.to_owned(),
-        db_size: saturated(sizes.total_bytes),
+        db_size: saturated(sizes.total_bytes.max(sizes.in_use_bytes)).max(EMPTY_BYTES),
         leader: status.leader.unwrap_or(0),
         raft_index: status.committed_index,
         raft_term: status.term,
