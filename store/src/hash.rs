@@ -65,7 +65,7 @@ fn cover(shared: &Shared, revision: i64) -> Result<(View<'_>, Cover), ReadError>
     if revision > current {
         return Err(Rejected::FutureRevision.into());
     }
-    let at = if revision <= 0 { current } else { revision };
+    let at = if revision == 0 { current } else { revision };
     let registration = Some(shared.registry.register(compacted)?);
     let view = View { shared, current, compacted, effort: Effort::Blocking, registration };
     let mut budget = usize::MAX;

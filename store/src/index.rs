@@ -122,11 +122,6 @@ impl Index {
         self.versions(key)?.live(at)
     }
 
-    /// The version of `key` before `before`, unless that is a tombstone.
-    pub(crate) fn previous(&self, key: &[u8], before: Revision) -> Option<&Version> {
-        self.versions(key)?.before(before).filter(|version| !version.is_tombstone())
-    }
-
     /// The latest version of `key`, tombstones included, and the one live at `at`.
     pub(crate) fn versions(&self, key: &[u8]) -> Option<&version::Versions> {
         self.chunk(key).find(key)

@@ -81,13 +81,9 @@ impl LeaseDesk {
     fn keep_alive(&self, id: i64) -> Result<KeepAlive, LeaseError> {
         let mut clock = self.clock();
         let clock = clock.as_mut().filter(|c| self.leads(c)).ok_or(LeaseError::NoLeader)?;
-        let mut step = clock.keep_alive(id, Instant::now());
-        if step == KeepAlive::Gone {
-            // It may have been granted a moment ago.
-            self.catch_up(clock);
-            step = clock.keep_alive(id, Instant::now());
-        }
-        Ok(step)
+        // It may have been granted, or revoked, a moment ago.
+        self.catch_up(clock);
+        Ok(clock.keep_alive(id, Instant::now()))
     }
 
     /// The answer, waiting for what has to be decided or committed first.

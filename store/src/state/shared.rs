@@ -193,7 +193,7 @@ impl EventSource for Shared {
     }
 
     fn previous(&self, key: &[u8], before: Revision) -> Option<Revision> {
-        self.index().previous(key, before).map(|version| version.revision())
+        self.index().live(key, before.main - 1).map(|version| version.revision())
     }
 
     fn compacted(&self) -> i64 {

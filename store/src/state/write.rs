@@ -153,13 +153,22 @@ impl<'a> Write<'a> {
     }
 
     fn note(&mut self, record: Record, previous: Option<Version>) {
+        // As in etcd, an event's previous version is the one before the transaction.
+        let before = record.revision.main - 1;
+        let prev = match previous.map(|version| version.revision()) {
+            Some(revision) if revision.main > before => {
+                let index = self.shared.index();
+                index.live(&record.key, before).map(|version| version.revision())
+            }
+            revision => revision,
+        };
         assert_eq!(record.revision, self.next_revision(), "changes are numbered without a gap");
         if self.count < CHANGES_MAX {
             self.changes.push(Change {
                 sub: record.revision.sub,
                 key: record.key.clone(),
                 kind: record.kind,
-                prev: previous.map(|version| version.revision()),
+                prev,
             });
         } else {
             self.changes = Vec::new();
