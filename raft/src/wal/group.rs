@@ -147,3 +147,48 @@ fn read_records(
     }
     Ok((records, link))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::record::{Entry, EntryKind, LogId};
+
+    fn record(index: u64, fill: u8) -> Record {
+        let payload = vec![fill; 100].into();
+        Record::Entry(Entry::new(LogId { term: 1, index }, EntryKind::Normal, payload))
+    }
+
+    fn group(records: &[Record]) -> Vec<u8> {
+        let mut builder = GroupBuilder::default();
+        builder.clear();
+        records.iter().for_each(|record| builder.push(record));
+        let mark = Mark { segment: 3, offset: 512, link: 7 };
+        builder.seal(PLACE, 7, mark).0.to_vec()
+    }
+
+    const PLACE: Place = Place { segment: 3, offset: 1024 };
+
+    #[test]
+    fn a_group_survives_its_encoding() {
+        let records = [record(5, 1), record(6, 2), Record::Committed(LogId { term: 1, index: 5 })];
+        let bytes = Bytes::from(group(&records));
+        let read = read(&bytes, PLACE, Some(7)).unwrap();
+        assert_eq!(read.records, records);
+        assert_eq!((read.end, read.mark.offset), (1024 + bytes.len() as u64, 512));
+        assert!(super::read(&bytes, PLACE, Some(8)).is_err(), "it follows another frame");
+        assert!(super::read(&bytes, Place { offset: 512, ..PLACE }, None).is_err());
+    }
+
+    #[test]
+    fn a_record_of_another_group_does_not_follow() {
+        let (mut ours, theirs) =
+            (group(&[record(5, 1), record(6, 2)]), group(&[record(5, 9), record(6, 2)]));
+        let first = FRAME + GROUP_HEADER;
+        let length = FRAME + format::claimed_length(&ours[first..], Magic::Record).unwrap();
+        let range = first + length..first + 2 * length;
+        ours[range.clone()].copy_from_slice(&theirs[range]);
+        let wrong = read(&ours.into(), PLACE, Some(7)).unwrap_err();
+        assert_eq!(wrong.frame, FrameName::Record(1));
+        assert!(wrong.reason.contains("does not follow"), "{}", wrong.reason);
+    }
+}

@@ -287,6 +287,29 @@ fn every_misplaced_sector_gets_its_verdict() {
     recycled().finish().misplace_every_sector("recycled");
 }
 
+/// Groups of another history, valid by themselves and in the right place, do not follow here.
+#[test]
+fn a_group_of_another_history_gets_the_verdict_of_its_place() {
+    let build = |first: &[usize]| {
+        let mut build = Builder::new();
+        for (index, length) in first.iter().enumerate() {
+            build.log.append([entry(1, index as u64, *length)]);
+            build.write(true);
+        }
+        build.finish()
+    };
+    let (ours, theirs) = (build(&[9, 9, 9, 9]), build(&[8, 9, 9, 9]));
+    let path = &ours.segments[0].0;
+    let (own, other) = (ours.files.content(path), theirs.files.content(path));
+    for group in &ours.groups[1..] {
+        let range = group.start as usize..group.end as usize;
+        let mut bytes = own.clone();
+        bytes[range.clone()].copy_from_slice(&other[range]);
+        let expected = ours.verdict(0, group.start);
+        ours.check(0, bytes, &expected, &format!("the group at {}", group.start));
+    }
+}
+
 #[test]
 fn a_missing_segment_is_damage() {
     let fixture = in_flight().finish();
