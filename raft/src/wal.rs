@@ -65,8 +65,10 @@ pub struct WalOptions {
     pub tail_bytes_max: u64,
     /// How many of the newest entries are kept in memory.
     pub tail_entries_max: usize,
-    /// How many full segments are kept written ahead.
+    /// With fewer full segments written ahead, one is filled with zeros.
     pub spare_segments: usize,
+    /// Up to so many purged segments are kept to be used again, which costs no zeros.
+    pub spare_segments_max: usize,
     /// Never sync. A power cut may then lose or damage the log; a crash of the process does not.
     pub unsafe_no_fsync: bool,
 }
@@ -75,12 +77,15 @@ impl WalOptions {
     /// The shipped settings for a file system of this size.
     pub fn for_space(space: Space) -> Self {
         let share = space.total / 32 / limits::SECTOR * limits::SECTOR;
+        let segment_bytes = share.clamp(limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX);
+        let reserve = limits::SPARE_BYTES_MAX.min(space.total / 20) / segment_bytes;
         Self {
-            segment_bytes: share.clamp(limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX),
+            segment_bytes,
             unflushed_bytes_max: limits::UNFLUSHED_BYTES_MAX,
             tail_bytes_max: limits::TAIL_BYTES_MAX,
             tail_entries_max: limits::TAIL_ENTRIES_MAX,
             spare_segments: 1,
+            spare_segments_max: reserve.max(1) as usize,
             unsafe_no_fsync: false,
         }
     }

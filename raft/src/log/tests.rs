@@ -24,6 +24,7 @@ fn open(files: &MemoryFiles, workers: Workers) -> Log {
         tail_bytes_max: 4 << 10,
         tail_entries_max: 8,
         spare_segments: 1,
+        spare_segments_max: 2,
         unsafe_no_fsync: false,
     };
     let files = Arc::new(files.clone());

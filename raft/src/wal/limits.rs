@@ -17,6 +17,10 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// full one would stall the writer.
 pub const SHORT_SEGMENT_BYTES: u64 = 4 << 20;
 
+/// What purged segments may occupy until they are used again; also at most a twentieth of the
+/// file system.
+pub const SPARE_BYTES_MAX: u64 = 256 << 20;
+
 /// Records drained into one group; a single larger record is a group by itself.
 pub const GROUP_BYTES_MAX: u64 = 4 << 20;
 

@@ -28,6 +28,7 @@ pub(super) fn options() -> WalOptions {
         tail_bytes_max: 600,
         tail_entries_max: 3,
         spare_segments: 1,
+        spare_segments_max: 2,
         unsafe_no_fsync: false,
     }
 }

@@ -85,7 +85,7 @@ impl Maintenance {
     ) -> Result<(), WalError> {
         let Shared { files, directory, options, .. } = &*self.shared;
         let path = segment::path(directory, number);
-        let wanted = self.shared.upkeep().spares.len() < options.spare_segments;
+        let wanted = self.shared.upkeep().spares.len() < options.spare_segments_max;
         let length = file.length().map_err(WalError::io("measure", &path))?;
         let unread = Arc::strong_count(&file) == 1;
         let spare = segment::spare_path(directory, self.next_spare);
