@@ -46,7 +46,7 @@ func (g *generator) streamRequest() *pb.RangeRequest {
 		r.SortOrder, r.SortTarget = pb.RangeRequest_NONE, pb.RangeRequest_KEY
 		r.MinModRevision, r.MaxModRevision, r.MinCreateRevision, r.MaxCreateRevision = 0, 0, 0, 0
 	}
-	return r
+	return spareStream(r)
 }
 
 func (g *generator) putRequest() *pb.PutRequest {

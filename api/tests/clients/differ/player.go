@@ -97,14 +97,19 @@ func launchBoth(servers Servers) (reference, target *side, err error) {
 
 // withLogs adds the end of the log of a server that is gone.
 func (p *player) withLogs(err error) error {
+	var logs string
 	for _, s := range []*side{p.reference, p.target} {
 		for _, member := range s.Cluster.Members {
 			if !member.Running() {
-				err = fmt.Errorf("%w\n%s ended\n%s", err, s.Name, member.LogTail())
+				logs += fmt.Sprintf("\n%s ended\n%s", s.Name, member.LogTail())
 			}
 		}
 	}
-	return err
+	if difference, ok := errors.AsType[*Difference](err); ok {
+		difference.Target += logs
+		return difference
+	}
+	return fmt.Errorf("%w%s", err, logs)
 }
 
 func (p *player) differ(reference, target string) error {
