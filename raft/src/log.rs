@@ -112,7 +112,7 @@ impl Log {
         let Opened { wal, core, maintenance, torn } = wal::open(files, &directory, options, hooks)?;
         if let Some(torn) = torn {
             let (file, offset) = (torn.file.display(), torn.offset);
-            tracing::info!(%file, offset, reason = torn.reason, "cut the torn tail of the WAL");
+            tracing::info!(%file, offset, reason = torn.reason, "what follows here is not in the WAL");
         }
         progress.send_modify(|flushed| flushed.index = wal.flushed_index().unwrap_or(0));
         let writer = drive(core, maintenance, workers).map_err(|source| WalError::Io {

@@ -32,7 +32,8 @@ pub struct Opened {
     pub core: WalCore,
     /// The keeper of files, to be driven.
     pub maintenance: Maintenance,
-    /// The torn tail that was cut, if any: never anything that was known to be durable.
+    /// What lies behind the end of the log, if anything does: a torn tail that was cut, or what a
+    /// recycled file held before. Never anything that was known to be durable.
     pub torn: Option<Damage>,
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Replay {
     pub(super) mark: Mark,
     /// Groups that verified above the mark.
     pub(super) pending: Vec<Group>,
-    /// What was cut, if there was anything there.
+    /// Why the log ends where it does, if there are bytes behind its end.
     pub(super) torn: Option<Damage>,
 }
 
@@ -142,11 +142,10 @@ fn newest_mark(bytes: &Bytes, place: Place) -> Option<Mark> {
     newest
 }
 
-/// Whether there is something to cut, rather than the untouched rest of the segment.
+/// Whether there are bytes behind the end, rather than the untouched rest of a new segment.
 fn is_torn(bytes: &Bytes, place: Place) -> bool {
     let rest = &bytes[place.offset as usize..];
     let sector = &rest[..rest.len().min(SECTOR as usize)];
-    // A recycled segment may show old groups here; that they are reported does no harm.
     !sector.is_empty() && format::all_zeros(sector).is_err()
 }
 

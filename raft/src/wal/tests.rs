@@ -98,7 +98,6 @@ pub(super) struct Harness {
     pub(super) wal: Wal,
     pub(super) core: WalCore,
     pub(super) maintenance: Maintenance,
-    pub(super) torn: Option<Damage>,
     /// Completions that succeeded and that failed.
     pub(super) succeeded: Arc<AtomicUsize>,
     pub(super) failed: Arc<Mutex<Vec<String>>>,
@@ -106,9 +105,9 @@ pub(super) struct Harness {
 
 impl Harness {
     pub(super) fn open(files: &MemoryFiles) -> Result<Self, WalError> {
-        let Opened { wal, core, maintenance, torn } = open_on(files)?;
+        let Opened { wal, core, maintenance, .. } = open_on(files)?;
         let (succeeded, failed) = Default::default();
-        Ok(Self { files: files.clone(), wal, core, maintenance, torn, succeeded, failed })
+        Ok(Self { files: files.clone(), wal, core, maintenance, succeeded, failed })
     }
 
     /// A completion that counts.

@@ -24,10 +24,10 @@ fn a_failed_sync_fails_everyone_for_ever() {
         hook.fetch_add(1, Ordering::Relaxed);
     });
     let hooks = Hooks { failed, ..Hooks::default() };
-    let Opened { wal, core, maintenance, torn } =
+    let Opened { wal, core, maintenance, .. } =
         open(Arc::new(files.clone()), Path::new(DIRECTORY), options(), hooks).unwrap();
     let (succeeded, failed) = Default::default();
-    let mut log = Harness { files, wal, core, maintenance, torn, succeeded, failed };
+    let mut log = Harness { files, wal, core, maintenance, succeeded, failed };
     log.append([entry(1, 0, 100)]);
     log.step();
     assert_eq!(log.wal.flushed_index(), Some(0));
