@@ -141,13 +141,6 @@ impl Versions {
         (!version.is_tombstone()).then_some(version)
     }
 
-    /// The newest version before `before`, tombstone or not.
-    pub(crate) fn before(&self, before: Revision) -> Option<&Version> {
-        let slice = self.as_slice();
-        let past = slice.partition_point(|version| version.revision() < before);
-        slice[..past].last()
-    }
-
     /// How many of the oldest versions a compaction to `at` removes: all that something at or
     /// below `at` supersedes, and a tombstone below `at`. A tombstone exactly at `at` stays.
     pub(crate) fn dead_at(&self, at: i64) -> usize {
