@@ -50,9 +50,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let passed = match (args.plants, args.plant) {
-        (true, _) => {
-            Plant::value_variants().iter().map(|plant| expect_caught(&args, *plant)).all(|ok| ok)
-        }
+        (true, _) => Plant::value_variants().iter().all(|plant| expect_caught(&args, *plant)),
         (false, Some(plant)) => expect_caught(&args, plant),
         (false, None) => run_seeds(&args),
     };
