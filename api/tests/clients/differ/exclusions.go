@@ -48,6 +48,12 @@ import (
 //   - A manual progress request is repeated until it is answered: a server may
 //     stay silent while a watcher catches up. It is not sent while a watcher
 //     waits for a future revision, when the answer is silence.
+//   - No compaction at a revision that changed one key twice, deletion first
+//     (spareCompaction): etcd keeps the deletion, drops the put, and panics when
+//     it reads the key.
+//   - HashKV is asked at revisions above the compacted one only (hashDefined):
+//     at and below it, etcd answers with what it kept of a compaction, once the
+//     compaction has finished in its own time.
 //   - The hash of HashKV is not compared once the server has picked a lease id,
 //     which is part of the hashed records.
 //
@@ -73,6 +79,25 @@ func spareEtcd(txn *pb.TxnRequest) *pb.TxnRequest {
 		})
 	}
 	return txn
+}
+
+// hashDefined says whether etcd's answer to a HashKV depends on the operations
+// alone.
+func hashDefined(s scene, request *pb.HashKVRequest) bool {
+	revision := s.revision(request.Revision)
+	return request.Revision == 0 || revision > s.compacted && revision > 0
+}
+
+// spareCompaction says whether etcd survives a compaction at a revision.
+func spareCompaction(history []*mvccpb.Event, revision int64) bool {
+	seen := map[string]bool{}
+	for _, event := range eventsOf(history, revision) {
+		if seen[string(event.Kv.Key)] {
+			return false
+		}
+		seen[string(event.Kv.Key)] = true
+	}
+	return true
 }
 
 // spareStream takes away a sort target that etcd trips over.

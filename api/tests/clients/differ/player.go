@@ -28,7 +28,22 @@ type Difference struct {
 }
 
 func (d *Difference) Error() string {
-	return fmt.Sprintf("step %d: %s\netcd:\n%s\ntarget:\n%s", d.Step, d.Operation, d.Reference, d.Target)
+	reference, target := contrast(d.Reference, d.Target)
+	return fmt.Sprintf("step %d: %s\netcd:\n%s\ntarget:\n%s", d.Step, d.Operation, reference, target)
+}
+
+// contrast leaves out most of what two texts have in common at their start.
+func contrast(a, b string) (string, string) {
+	const before, after = 12, 25
+	first, second := strings.Split(a, "\n"), strings.Split(b, "\n")
+	same := 0
+	for same < min(len(first), len(second)) && first[same] == second[same] {
+		same++
+	}
+	cut := func(lines []string) string {
+		return strings.Join(lines[max(same-before, 0):min(same+after, len(lines))], "\n")
+	}
+	return cut(first), cut(second)
 }
 
 // Servers are the programs that a stream is played against.
@@ -95,9 +110,12 @@ func launchBoth(servers Servers) (reference, target *side, err error) {
 	return reference, target, errors.Join(err, targetErr)
 }
 
-// withLogs adds the end of the log of a server that is gone.
+// withLogs adds the end of the log of a server that is gone, or is about to be.
 func (p *player) withLogs(err error) error {
 	var logs string
+	if strings.Contains(err.Error(), "Unavailable") {
+		time.Sleep(time.Second)
+	}
 	for _, s := range []*side{p.reference, p.target} {
 		for _, member := range s.Cluster.Members {
 			if !member.Running() {
@@ -170,9 +188,16 @@ func (p *player) perform(o Operation) error {
 		return p.restart(o)
 	case Expire:
 		return p.expire()
+	case HashKV:
+		if !hashDefined(p.reference.scene, o.Request.(*pb.HashKVRequest)) {
+			return nil
+		}
 	case Compact:
 		if err := errors.Join(p.drain(), p.dropUnsynced()); err != nil {
 			return err
+		}
+		if !spareCompaction(p.history, p.reference.revision(o.Request.(*pb.CompactionRequest).Revision)) {
+			return nil
 		}
 	}
 	_, err := p.unary(o)

@@ -238,14 +238,23 @@ type liveWatch struct {
 // expects are the history's events that the watch must deliver
 // next, up to a revision.
 func (l *liveWatch) expects(history []*mvccpb.Event, until int64) []*mvccpb.Event {
-	start := sort.Search(len(history), func(i int) bool { return history[i].Kv.ModRevision >= l.next })
 	var wanted []*mvccpb.Event
-	for _, event := range history[start:] {
+	for _, event := range history[firstOf(history, l.next):] {
 		if event.Kv.ModRevision <= until && l.matches(event) {
 			wanted = append(wanted, event)
 		}
 	}
 	return wanted
+}
+
+// firstOf is the number of a history's first event at a revision or later.
+func firstOf(history []*mvccpb.Event, revision int64) int {
+	return sort.Search(len(history), func(i int) bool { return history[i].Kv.ModRevision >= revision })
+}
+
+// eventsOf are the events of one revision.
+func eventsOf(history []*mvccpb.Event, revision int64) []*mvccpb.Event {
+	return history[firstOf(history, revision):firstOf(history, revision+1)]
 }
 
 func (l *liveWatch) matches(event *mvccpb.Event) bool {
