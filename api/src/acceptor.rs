@@ -3,6 +3,7 @@
 //! One thread accepts; each runtime is a thread of its own with its own reactor, its own way to the
 //! node and its own share of the connections. A connection stays where it was dealt.
 
+mod authority;
 mod runtime;
 
 use std::io;

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::authority::MendedAuthority;
 use super::{Accepted, Http2, Purpose, stopped};
 use crate::rpc::Body;
 use crate::services::{Services, Shared};
@@ -114,7 +115,7 @@ async fn connection(
         let services = services.clone();
         async move { Ok::<_, Infallible>(answer(services, purpose, request).await) }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(TokioIo::new(MendedAuthority::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
