@@ -48,12 +48,15 @@ pub(crate) struct Lock {
     _file: std::fs::File,
 }
 
-/// Takes the directory for this process. Only for real files.
+/// Takes the directory for this process. Only for real files. A directory of etcd's is left alone.
 pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let failed = |source| {
         let what = format!("locking {}", directory.display());
         OpenError::Io { what, source }
     };
+    if directory.join(ETCD).exists() {
+        return Err(OpenError::WrittenByEtcd(directory.display().to_string()));
+    }
     std::fs::create_dir_all(directory).map_err(failed)?;
     let path = directory.join(LOCK);
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
@@ -67,7 +70,8 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     }
 }
 
-/// Opens the directory of the member that the flags describe, or makes it.
+/// Opens the directory of the member that the flags describe, or makes it. The initial cluster is
+/// history once a member has data: as with etcd, a list that has changed since makes no difference.
 pub(crate) fn open(
     config: &NodeConfig,
     files: &dyn Files,
@@ -99,15 +103,15 @@ pub(crate) fn open(
         });
     }
     let describe = |member: u64, cluster: u64| format!("{member:x} of cluster {cluster:x}");
-    if (found.member, found.cluster) != (member_id, cluster_id) {
+    if found.member != member_id {
         return Err(OpenError::WrongMember {
             directory: directory.display().to_string(),
             found: describe(found.member, found.cluster),
             expected: describe(member_id, cluster_id),
         });
     }
-    let identity = Identity { member_id, cluster_id, incarnation: found.incarnation };
-    Ok(Directory { identity })
+    let (cluster_id, incarnation) = (found.cluster, found.incarnation);
+    Ok(Directory { identity: Identity { member_id, cluster_id, incarnation } })
 }
 
 fn create(directory: &Path, files: &dyn Files, identity: Identity) -> io::Result<()> {
@@ -171,7 +175,9 @@ mod tests {
         let made = open(&config, &files, 1, 2).expect("made");
         let found = open(&config, &files, 1, 2).expect("found");
         assert_eq!(made.identity, found.identity);
-        assert!(matches!(open(&config, &files, 1, 3), Err(OpenError::WrongMember { .. })));
+        let grown = open(&config, &files, 1, 3).expect("the initial cluster is history");
+        assert_eq!(made.identity, grown.identity);
+        assert!(matches!(open(&config, &files, 3, 2), Err(OpenError::WrongMember { .. })));
         files.flip(Path::new("/data/identity"), 12, 1).expect("there");
         assert!(matches!(open(&config, &files, 1, 2), Err(OpenError::Io { .. })));
     }
@@ -184,5 +190,13 @@ mod tests {
         drop(held);
         let _held = lock(directory.path()).expect("free again");
         open(&config(directory.path()), &RealFiles, 1, 2).expect("a lock file is no obstacle");
+    }
+
+    #[test]
+    fn nothing_is_locked_in_a_directory_of_etcd() {
+        let directory = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(directory.path().join(ETCD)).expect("made");
+        assert!(matches!(lock(directory.path()), Err(OpenError::WrittenByEtcd(_))));
+        assert!(!directory.path().join(LOCK).exists());
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::log_facts::LogFacts;
 use crate::propose::Raft;
 
-/// A follower this close needs nothing held back any more.
+/// A follower this close needs nothing held back any more, as long as so much stays for it anyway.
 const NEAR: u64 = 1000;
 /// A log of this size is held back for nobody.
 const HELD_BYTES_MAX: u64 = 4 << 30;
@@ -40,11 +40,14 @@ impl Holds {
         holds.insert(member, Hold { index, bytes });
     }
 
-    /// The lowest index held, of those that are still needed.
-    fn lowest(&self, needed: impl Fn(u64) -> bool, bytes: u64) -> Option<u64> {
+    /// The lowest index that a lagging member still needs. `matching` tells how far a member has
+    /// come, and nothing once it is near. `bytes` is the length of the log so far.
+    fn lowest(&self, matching: impl Fn(u64) -> Option<u64>, bytes: u64) -> Option<u64> {
         let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         holds.retain(|member, hold| {
-            needed(*member) && bytes.saturating_sub(hold.bytes) < HELD_BYTES_MAX
+            let Some(index) = matching(*member) else { return false };
+            hold.index = hold.index.max(index);
+            bytes.saturating_sub(hold.bytes) < HELD_BYTES_MAX
         });
         holds.values().map(|hold| hold.index).min()
     }
@@ -108,7 +111,7 @@ impl Purger {
         let [older, newest] = manifests else { return true };
         let kept = newest.position.index.saturating_sub(self.catchup_entries);
         let mut upto = older.position.index.min(kept);
-        if let Some(held) = self.holds.lowest(|member| self.lags(member), self.log.bytes()) {
+        if let Some(held) = self.holds.lowest(|member| self.lagging(member), self.log.bytes()) {
             upto = upto.min(held);
         }
         let purged = self.raft.data_metrics().borrow_watched().purged;
@@ -119,13 +122,32 @@ impl Purger {
         self.raft.trigger().purge_log(upto).await.is_ok()
     }
 
-    /// Whether this member leads, and `member` has some way to go.
-    fn lags(&self, member: u64) -> bool {
+    /// How far `member` has come, if this member leads and `member` is not near its end.
+    fn lagging(&self, member: u64) -> Option<u64> {
+        // What is kept for everybody must cover what is no longer held for this one.
+        let near = NEAR.min(self.catchup_entries / 2);
         let metrics = self.raft.data_metrics();
         let metrics = metrics.borrow_watched();
-        let Some(replication) = &metrics.replication else { return false };
-        let Some(matching) = replication.get(&member) else { return false };
+        let matching = metrics.replication.as_ref()?.get(&member)?;
         let matching = matching.map_or(0, |log_id| log_id.index);
-        metrics.last_log.is_some_and(|last| last.index.saturating_sub(matching) > NEAR)
+        let behind = metrics.last_log?.index.saturating_sub(matching);
+        (behind > near).then_some(matching)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_follows_its_member_and_ends_with_its_lag() {
+        let holds = Holds::default();
+        holds.hold(1, 100, 0);
+        holds.hold(2, 200, 0);
+        assert_eq!(holds.lowest(|_| Some(0), 0), Some(100));
+        assert_eq!(holds.lowest(|member| Some(member * 150), 0), Some(150));
+        assert_eq!(holds.lowest(|member| (member == 2).then_some(0), 0), Some(300));
+        assert_eq!(holds.lowest(|_| Some(0), HELD_BYTES_MAX), None);
+        assert_eq!(holds.lowest(|_| Some(0), 0), None, "a hold that ended stays ended");
     }
 }

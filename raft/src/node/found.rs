@@ -11,6 +11,7 @@ use holdfast_proto::peer;
 use openraft::errors::{InitializeError, RaftError};
 use tonic::Request;
 
+use crate::config::{ClusterState, NodeConfig};
 use crate::error::OpenError;
 use crate::identity::Identity;
 use crate::node::plan::Plan;
@@ -21,8 +22,31 @@ use crate::types::PeerNode;
 /// How long each peer has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Founds the cluster of the plan, unless its peers have done so or this member is to join one.
+pub(crate) async fn found(
+    raft: &Raft,
+    plan: &Plan,
+    config: &NodeConfig,
+    identity: Identity,
+    peers: &Peers,
+) -> Result<(), OpenError> {
+    if identity.cluster_id != plan.cluster_id {
+        let of = |cluster: u64| format!("{:x} of cluster {cluster:x}", identity.member_id);
+        return Err(OpenError::WrongMember {
+            directory: config.data_directory.display().to_string(),
+            found: of(identity.cluster_id),
+            expected: of(plan.cluster_id),
+        });
+    }
+    let is_founded = ask_peers(plan, identity, peers).await?;
+    if is_founded || config.initial_cluster_state != ClusterState::New {
+        return Ok(());
+    }
+    initialise(raft, &plan.members).await
+}
+
 /// Asks every peer about this member. True if the cluster has been founded without it.
-pub(crate) async fn ask_peers(
+async fn ask_peers(
     plan: &Plan,
     identity: Identity,
     peers: &Peers,
@@ -65,7 +89,7 @@ async fn ask(
 }
 
 /// Gives an empty log its first membership, the same on every member.
-pub(crate) async fn initialise(
+async fn initialise(
     raft: &Raft,
     members: &BTreeMap<u64, PeerNode>,
 ) -> Result<(), OpenError> {

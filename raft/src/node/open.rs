@@ -16,7 +16,7 @@ use tonic::transport::Server;
 
 use crate::apply::Applier;
 use crate::barrier::Barriers;
-use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams, Workers};
+use crate::config::{Connection, Listen, NodeConfig, Seams, Workers};
 use crate::directory;
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
@@ -91,11 +91,8 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         receiver: Arc::new(Receiver::new(machine.keeper.clone(), seams.workers)),
     });
     tasks.spawn(serve(service, listener, stopped));
-    if !raft.is_initialized().await.map_err(Fatal::new)?
-        && !found::ask_peers(&plan, identity, &peers).await?
-        && config.initial_cluster_state == ClusterState::New
-    {
-        found::initialise(&raft, &plan.members).await?;
+    if !raft.is_initialized().await.map_err(Fatal::new)? {
+        found::found(&raft, &plan, &config, identity, &peers).await?;
     }
     let purger = Purger {
         raft: raft.clone(),
