@@ -10,7 +10,7 @@ mod server;
 mod tcp;
 mod transfer;
 
-pub(crate) use channel::{Lane, MESSAGE_BYTES_MAX, PeerIo, Peers};
+pub(crate) use channel::{Lane, MESSAGE_BYTES_MAX, PeerIo, Peers, SILENCE};
 pub(crate) use handshake::{Gate, Incarnations};
 pub(crate) use network::Network;
 pub(crate) use server::{PeerServer, ServerParts};

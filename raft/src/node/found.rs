@@ -46,11 +46,7 @@ pub(crate) async fn found(
 }
 
 /// Asks every peer about this member. True if the cluster has been founded without it.
-async fn ask_peers(
-    plan: &Plan,
-    identity: Identity,
-    peers: &Peers,
-) -> Result<bool, OpenError> {
+async fn ask_peers(plan: &Plan, identity: Identity, peers: &Peers) -> Result<bool, OpenError> {
     let others = plan.members.iter().filter(|(member, _)| **member != identity.member_id);
     let answers = join_all(others.map(|(member, node)| ask(*member, node, identity, peers))).await;
     let mut founded = false;
@@ -89,10 +85,7 @@ async fn ask(
 }
 
 /// Gives an empty log its first membership, the same on every member.
-async fn initialise(
-    raft: &Raft,
-    members: &BTreeMap<u64, PeerNode>,
-) -> Result<(), OpenError> {
+async fn initialise(raft: &Raft, members: &BTreeMap<u64, PeerNode>) -> Result<(), OpenError> {
     match raft.initialize(members.clone()).await {
         Ok(()) => Ok(()),
         // A leader was faster.

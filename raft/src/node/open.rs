@@ -27,7 +27,7 @@ use crate::machine::Machine;
 use crate::node::{Inner, Node, found, plan};
 use crate::observe::observe;
 use crate::peer::{
-    Gate, MESSAGE_BYTES_MAX, Network, PeerIo, PeerServer, Peers, ServerParts, TcpListen,
+    Gate, MESSAGE_BYTES_MAX, Network, PeerIo, PeerServer, Peers, SILENCE, ServerParts, TcpListen,
 };
 use crate::port::Port;
 use crate::propose::{Proposer, Raft};
@@ -90,7 +90,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         leases: desk.clone(),
         receiver: Arc::new(Receiver::new(machine.keeper.clone(), seams.workers)),
     });
-    tasks.spawn(serve(service, listener, stopped));
+    tasks.spawn(serve(service, listener, config.election_timeout, stopped));
     if !raft.is_initialized().await.map_err(Fatal::new)? {
         found::found(&raft, &plan, &config, identity, &peers).await?;
     }
@@ -254,13 +254,20 @@ async fn bind(config: &NodeConfig) -> Result<Box<dyn Listen>, OpenError> {
 }
 
 /// Serves peers until told to stop.
-async fn serve(service: PeerServer, listener: Box<dyn Listen>, stopped: oneshot::Receiver<()>) {
+async fn serve(
+    service: PeerServer,
+    listener: Box<dyn Listen>,
+    election_timeout: Duration,
+    stopped: oneshot::Receiver<()>,
+) {
     let service = PeerService::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let served = Server::builder()
         .initial_stream_window_size(16 << 20)
         .initial_connection_window_size(32 << 20)
+        .http2_keepalive_interval(Some(election_timeout))
+        .http2_keepalive_timeout(Some(election_timeout * SILENCE))
         .add_service(service)
         .serve_with_incoming_shutdown(incoming(listener), async {
             // A node that is dropped without a word stops serving too.

@@ -31,6 +31,9 @@ pub(crate) enum Lane {
 
 /// The largest message a peer may send: an entry of one proposal has no bound of its own.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// After so many election timeouts without a sign of life a connection is given up. TCP alone would
+/// double its pauses while a partition lasts, and notice its end as late again.
+pub(crate) const SILENCE: u32 = 2;
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
@@ -87,7 +90,7 @@ impl AsyncWrite for PeerIo {
 pub(crate) struct Peers {
     gate: Gate,
     connector: Arc<dyn Connect>,
-    connect_timeout: Duration,
+    election_timeout: Duration,
     channels: Mutex<BTreeMap<(u64, Lane), Held>>,
 }
 
@@ -97,8 +100,8 @@ struct Held {
 }
 
 impl Peers {
-    pub(crate) fn new(gate: Gate, connector: Arc<dyn Connect>, connect_timeout: Duration) -> Self {
-        Self { gate, connector, connect_timeout, channels: Mutex::default() }
+    pub(crate) fn new(gate: Gate, connector: Arc<dyn Connect>, election_timeout: Duration) -> Self {
+        Self { gate, connector, election_timeout, channels: Mutex::default() }
     }
 
     pub(crate) fn gate(&self) -> &Gate {
@@ -121,7 +124,7 @@ impl Peers {
     fn open(&self, urls: &[String]) -> Held {
         let connector = self.connector.clone();
         let targets = urls.to_vec();
-        let timeout = self.connect_timeout;
+        let timeout = self.election_timeout;
         let service = service_fn(move |_: Uri| {
             let connector = connector.clone();
             let targets = targets.clone();
@@ -131,6 +134,9 @@ impl Peers {
         let channel = Endpoint::from_static("http://peer")
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(self.election_timeout)
+            .keep_alive_timeout(self.election_timeout * SILENCE)
+            .keep_alive_while_idle(true)
             .connect_with_connector_lazy(service);
         Held { urls: urls.to_vec(), channel }
     }
