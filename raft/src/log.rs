@@ -11,13 +11,15 @@ use std::future::Future;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use holdfast_store::files::Files;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
+use rand::RngExt;
+use rand::rngs::SmallRng;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Workers;
@@ -37,6 +39,10 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 
 /// How long a simulated fsync takes: long enough that a crash can fall between write and sync.
 const SIMULATED_SYNC: Duration = Duration::from_millis(1);
+/// The longest fsync of a slow simulated disk.
+const SIMULATED_SLOW_SYNC_MS: u64 = 150;
+/// One disk in so many is slow.
+const SIMULATED_SLOW_DISKS: u32 = 3;
 
 /// The length of a simulated segment: short, so that a run of seconds meets the ends of many.
 const SIMULATED_SEGMENT_BYTES: u64 = 256 << 10;
@@ -64,7 +70,19 @@ impl Drop for Writer {
     }
 }
 
-struct SimulatedDisk;
+/// A disk that is quick, or slow for as long as its member runs.
+struct SimulatedDisk {
+    random: Mutex<SmallRng>,
+    is_slow: bool,
+}
+
+impl SimulatedDisk {
+    fn new() -> Self {
+        let mut random = crate::runtime::generator();
+        let is_slow = random.random_ratio(1, SIMULATED_SLOW_DISKS);
+        Self { random: Mutex::new(random), is_slow }
+    }
+}
 
 impl Pace for SimulatedDisk {
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
@@ -72,7 +90,12 @@ impl Pace for SimulatedDisk {
     }
 
     fn sync_latency(&self) -> Duration {
-        SIMULATED_SYNC
+        if !self.is_slow {
+            return SIMULATED_SYNC;
+        }
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        let milliseconds = random.random_range(1..SIMULATED_SLOW_SYNC_MS);
+        Duration::from_millis(milliseconds)
     }
 }
 
@@ -128,6 +151,12 @@ impl Log {
         self.facts.clone()
     }
 
+    /// The indexes of the newest entry purged, and of the newest of all.
+    pub(crate) fn ends(&self) -> (Option<u64>, Option<u64>) {
+        let state = self.wal.state();
+        (state.purged.map(|log_id| log_id.index), state.last.map(|log_id| log_id.index))
+    }
+
     /// How far the disk is behind.
     pub(crate) fn unflushed(&self) -> Unflushed {
         self.wal.unflushed()
@@ -154,7 +183,7 @@ fn drive(core: WalCore, maintenance: Maintenance, workers: Workers) -> io::Resul
     match workers {
         Workers::Threads => WalThreads::spawn(core, maintenance).map(Writer::Threads),
         Workers::Inline => {
-            Ok(Writer::Task(tokio::spawn(wal::drive(core, maintenance, SimulatedDisk))))
+            Ok(Writer::Task(tokio::spawn(wal::drive(core, maintenance, SimulatedDisk::new()))))
         }
     }
 }

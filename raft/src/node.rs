@@ -3,6 +3,7 @@
 mod found;
 mod open;
 mod plan;
+mod reach;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -51,6 +51,8 @@ pub struct ManifestInfo {
     pub revision: i64,
     /// Its file's name within `snap/`.
     pub name: String,
+    /// The incarnation of the data directory it was taken in; 0 when it was received from a peer.
+    pub taken_in: u64,
 }
 
 /// A manifest, taken apart.
@@ -99,6 +101,8 @@ struct Message {
     blocks: BlockColumns,
     #[prost(fixed32, tag = "11")]
     digest: u32,
+    #[prost(fixed64, tag = "12")]
+    taken_in: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -171,6 +175,7 @@ impl Manifest {
             files: self.files.iter().map(file).collect(),
             blocks: self.columns(),
             digest: self.digest(),
+            taken_in: self.info.taken_in,
         })
     }
 
@@ -231,6 +236,7 @@ impl Manifest {
             membership: message.membership,
             revision: message.revision,
             name: ManifestInfo::name_at(position),
+            taken_in: message.taken_in,
         };
         let files = message.files.iter().map(|file| {
             let id = FileId { incarnation: file.incarnation, sequence: file.sequence };

@@ -24,7 +24,7 @@ use crate::lease::{LeaseDesk, answer_ports, keep_time};
 use crate::log::Log;
 use crate::log_facts::LogFacts;
 use crate::machine::Machine;
-use crate::node::{Inner, Node, found, plan};
+use crate::node::{Inner, Node, found, plan, reach};
 use crate::observe::observe;
 use crate::peer::{
     Gate, MESSAGE_BYTES_MAX, Network, PeerIo, PeerServer, Peers, SILENCE, ServerParts, TcpListen,
@@ -172,6 +172,7 @@ fn lay_ground(
         move |failure| failing.fail(Fatal::new(failure)),
     );
     let log = log.map_err(Fatal::new)?;
+    reach::check(maintainer.manifests().last(), log.ends(), identity.incarnation)?;
     let facts = log.facts();
     let applier = Applier::new(state, shared.clone(), seams.plants.apply_twice);
     let applier = Actor::start("holdfast-apply", seams.workers, applier);
@@ -181,6 +182,7 @@ fn lay_ground(
         log: facts.clone(),
         shared: shared.clone(),
         snapshot_count: config.snapshot_count,
+        skip_flushed_comparison: seams.plants.skip_flushed_comparison,
     });
     run_apart("holdfast-keeper", seams.workers, keeping);
     run_apart("holdfast-watch", seams.workers, feed_watchers(hub.clone(), shared.clone()));

@@ -123,6 +123,7 @@ impl Maintainer {
                 membership: frozen.membership,
                 revision: frozen.revision,
                 name: ManifestInfo::name_at(frozen.position),
+                taken_in: self.disk.options.incarnation,
             },
             tables: frozen.tables,
             next_sequence: self.disk.next_sequence.load(Ordering::Relaxed),

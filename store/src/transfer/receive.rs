@@ -157,6 +157,8 @@ impl Receiving {
         let blocks = load_blocks(&manifest, &open, None, &mut Nobody)?;
         // The sender's numbers say nothing about the names that have been used here.
         manifest.next_sequence = disk.next_sequence.load(Ordering::Relaxed);
+        // Whoever took it: not the member in whose directory it lies.
+        manifest.info.taken_in = 0;
         disk.folder.save(&manifest.info.name, &manifest.encode())?;
         let kept = KeptManifest { info: manifest.info, files: open.into_values().collect() };
         let tables = manifest.tables;
