@@ -51,6 +51,8 @@ import (
 //   - No compaction at a revision that changed one key twice, deletion first
 //     (spareCompaction): etcd keeps the deletion, drops the put, and panics when
 //     it reads the key.
+//   - No compaction at revision 0 (spareCompaction): etcd keeps a hash of it, and
+//     answers every later HashKV of the latest revision with that.
 //   - HashKV is asked at revisions above the compacted one only (hashDefined):
 //     at and below it, etcd answers with what it kept of a compaction, once the
 //     compaction has finished in its own time.
@@ -88,8 +90,12 @@ func hashDefined(s scene, request *pb.HashKVRequest) bool {
 	return request.Revision == 0 || revision > s.compacted && revision > 0
 }
 
-// spareCompaction says whether etcd survives a compaction at a revision.
+// spareCompaction says whether etcd survives a compaction at a revision, and can
+// be asked for hashes afterwards.
 func spareCompaction(history []*mvccpb.Event, revision int64) bool {
+	if revision == 0 {
+		return false
+	}
 	seen := map[string]bool{}
 	for _, event := range eventsOf(history, revision) {
 		if seen[string(event.Kv.Key)] {

@@ -254,10 +254,8 @@ func (p *player) watch(o Operation) error {
 	}
 	request := p.reference.concrete(o.Request).(*pb.WatchCreateRequest)
 	want, got, err := p.responses(func(s *side) (*pb.WatchResponse, error) {
-		if len(s.Members) > 1 {
-			if err := s.barrier(s.lifetime, o.Stream%len(s.Members)); err != nil {
-				return nil, err
-			}
+		if err := s.catchUp(o.Stream); err != nil {
+			return nil, err
 		}
 		return s.watches[o.Stream].create(s.tampered(Watch, request).(*pb.WatchCreateRequest))
 	})
@@ -310,7 +308,7 @@ func (p *player) cancel(o Operation) error {
 		return err
 	}
 	id := o.Request.(*pb.WatchCancelRequest).WatchId
-	if err := p.both(func(s *side) error { return s.watches[o.Stream].cancel(id) }); err != nil {
+	if err := p.sendCancel(o.Stream, id); err != nil {
 		return err
 	}
 	for i, watch := range p.live {
@@ -320,6 +318,14 @@ func (p *player) cancel(o Operation) error {
 		}
 	}
 	return nil
+}
+
+// sendCancel asks both sides to end a watch, once their members know of everything that
+// was acknowledged: the answer's header says how far they are.
+func (p *player) sendCancel(slot int, id int64) error {
+	return p.both(func(s *side) error {
+		return errors.Join(s.catchUp(slot), s.watches[slot].cancel(id))
+	})
 }
 
 // dropStream ends a slot's stream on both sides, after all it had to deliver.
@@ -343,7 +349,7 @@ func (p *player) dropUnsynced() error {
 			kept = append(kept, watch)
 			continue
 		}
-		if err := p.both(func(s *side) error { return s.watches[watch.slot].cancel(watch.id) }); err != nil {
+		if err := p.sendCancel(watch.slot, watch.id); err != nil {
 			return err
 		}
 		if err := p.awaitEnd(watch); err != nil {

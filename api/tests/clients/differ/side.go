@@ -116,6 +116,15 @@ func (s *side) barrier(ctx context.Context, member int) error {
 	return err
 }
 
+// catchUp is a barrier at the member that serves a slot's watch stream; a single
+// member is never behind.
+func (s *side) catchUp(slot int) error {
+	if len(s.Members) == 1 {
+		return nil
+	}
+	return s.barrier(s.lifetime, slot%len(s.Members))
+}
+
 func (s *side) call(ctx context.Context, member int, request proto.Message, kind Kind) wire.Outcome {
 	to := s.Members[member]
 	switch r := request.(type) {
