@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -67,29 +68,47 @@ struct Member {
     child: Option<Child>,
 }
 
+impl Member {
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+}
+
 impl Cluster {
     /// Starts `size` members and waits until each serves.
     pub fn start(target: &Target, size: usize, scratch: &Path) -> Result<Self> {
+        let mut cluster = Self::plan(target, size, scratch)?;
+        cluster.launch()?;
+        Ok(cluster)
+    }
+
+    /// A cluster of `size` members, none of which runs yet.
+    pub fn plan(target: &Target, size: usize, scratch: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(target.kind.name()).tempdir_in(scratch)?;
         let ports = free_ports(2 * size)?;
         let members = ports
             .chunks(2)
             .map(|pair| Member { client_port: pair[0], peer_port: pair[1], child: None })
             .collect();
-        let mut cluster = Self { target: target.clone(), members, folder };
-        cluster.launch()?;
-        Ok(cluster)
+        Ok(Self { target: target.clone(), members, folder })
     }
 
-    /// Starts members that are stopped; returns how long it took until all served.
+    /// Starts all members; returns how long it took until all served.
     pub fn launch(&mut self) -> Result<Duration> {
+        self.launch_some(0..self.members.len())
+    }
+
+    /// Starts members that are stopped; returns how long it took until they served, which means
+    /// that they answered a linearizable read.
+    pub fn launch_some(&mut self, numbers: Range<usize>) -> Result<Duration> {
         let started = Instant::now();
-        for number in 0..self.members.len() {
+        for number in numbers.clone() {
             let child = self.spawn(number)?;
             self.members[number].child = Some(child);
         }
         let runtime = client::runtime()?;
-        for endpoint in self.endpoints() {
+        for number in numbers {
+            let endpoint = self.members[number].endpoint();
             let deadline = Instant::now() + READY_TIMEOUT;
             let ready = client::until_ready(&endpoint, deadline, || self.check_alive());
             runtime.block_on(ready).with_context(|| {
@@ -118,12 +137,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Client URLs of all members.
+    /// Client URLs of all members that run.
     pub fn endpoints(&self) -> Vec<String> {
-        self.members
-            .iter()
-            .map(|member| format!("http://127.0.0.1:{}", member.client_port))
-            .collect()
+        let running = self.members.iter().filter(|member| member.child.is_some());
+        running.map(Member::endpoint).collect()
     }
 
     /// Process ids of all members.

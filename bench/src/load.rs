@@ -109,20 +109,24 @@ struct Tally {
 
 /// Runs a load against all members of a cluster.
 pub fn run(cluster: &Cluster, load: &Load) -> Result<Outcome> {
+    run_at(&cluster.endpoints(), &cluster.processes(), load)
+}
+
+/// Runs a load against `endpoints`, which `processes` serve.
+pub fn run_at(endpoints: &[String], processes: &[u32], load: &Load) -> Result<Outcome> {
     let start = Instant::now() + CONNECT_TIME + load.warm_up;
     let window = Window { start, end: start + load.measured };
-    let processes = cluster.processes();
     let handles: Vec<_> = (0..THREADS)
         .map(|thread| {
-            let (endpoints, load) = (cluster.endpoints(), *load);
+            let (endpoints, load) = (endpoints.to_vec(), *load);
             thread::spawn(move || client_thread(&endpoints, &load, thread, window))
         })
         .collect();
     sleep_until(window.start);
-    let cpu_before = process::cpu_time(&processes)?;
+    let cpu_before = process::cpu_time(processes)?;
     sleep_until(window.end);
-    let cpu = process::cpu_time(&processes)?.saturating_sub(cpu_before);
-    let memory = process::memory(&processes)?;
+    let cpu = process::cpu_time(processes)?.saturating_sub(cpu_before);
+    let memory = process::memory(processes)?;
     let mut total = Tally::default();
     for handle in handles {
         let tally = handle.join().ok().context("a client thread panicked")??;

@@ -37,6 +37,8 @@ enum Command {
     Restart(scenario::restart::Options),
     /// Single gets while 1,000,000 keys are deleted and ten 256 MiB lists are read.
     Stall(scenario::stall::Options),
+    /// A member that joins two others under full put load, with 1 GiB of data.
+    Join(scenario::join::Options),
     /// The do-nothing server; `compare` starts it as a process of its own.
     #[command(hide = true)]
     Floor(floor::Options),
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Size(options) => scenario::size::run(&options),
         Command::Restart(options) => scenario::restart::run(&options),
         Command::Stall(options) => scenario::stall::run(&options),
+        Command::Join(options) => scenario::join::run(&options),
         Command::Floor(options) => floor::run(&options),
     };
     match outcome {
