@@ -17,6 +17,8 @@ pub(crate) enum Checkpoint {
     Local(Arc<Export>),
     /// Received and verified, ready to replace the state.
     Received(Box<ReceivedCheckpoint>),
+    /// Not looked at, since the state is beyond it: openraft answers the leader and drops it.
+    Superfluous,
 }
 
 /// The membership as the store keeps it.

@@ -69,14 +69,22 @@ impl Receiver {
         written.await.unwrap_or_else(|gone| Err(Status::aborted(gone.to_string())))
     }
 
-    /// Verifies what was received and makes it durable.
-    pub(crate) async fn finish(&self, wire: peer::CheckpointInstall) -> Result<Snapshot, Status> {
+    /// Verifies what was received and makes it durable. When everything up to it has been applied
+    /// here, as after an earlier attempt whose answer was lost, there is nothing to do.
+    pub(crate) async fn finish(
+        &self,
+        wire: peer::CheckpointInstall,
+        applied: u64,
+    ) -> Result<Snapshot, Status> {
         let membership = wire.membership.unwrap_or_default();
         let meta = SnapshotMeta {
             last_log_id: wire.last.as_ref().map(log_id_from_wire),
             last_membership: stored_membership_from_wire(&membership)
                 .map_err(|error| Status::invalid_argument(error.to_string()))?,
         };
+        if wire.last.as_ref().is_some_and(|last| last.index <= applied) {
+            return Ok(Snapshot { meta, snapshot: Checkpoint::Superfluous });
+        }
         let current = self.current.clone();
         let finished = block(self.workers, move || {
             let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! What everyone who touches the store's files shares: the folders, and the manifests that count.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +21,21 @@ pub(crate) struct Disk {
     /// The sequence number of the next block file begun here.
     pub(crate) next_sequence: Arc<AtomicU64>,
     manifests: Mutex<VecDeque<KeptManifest>>,
+    /// The manifests that are being made, by name. Locked before `manifests`.
+    claimed: Mutex<BTreeSet<String>>,
+}
+
+/// The right to write the manifest of one name, and to remove it as long as it does not count.
+/// Only one exists for a name, and none for the name of a manifest that counts.
+pub(crate) struct Claim {
+    disk: Arc<Disk>,
+    name: String,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.disk.claimed().remove(&self.name);
+    }
 }
 
 /// A verified manifest. It holds its files, so that none of them counts as garbage.
@@ -46,7 +61,22 @@ impl Disk {
         manifests: VecDeque<KeptManifest>,
     ) -> Self {
         let next_sequence = Arc::new(AtomicU64::new(next_sequence));
-        Self { options, records, folder, next_sequence, manifests: Mutex::new(manifests) }
+        let (manifests, claimed) = (Mutex::new(manifests), Mutex::default());
+        Self { options, records, folder, next_sequence, manifests, claimed }
+    }
+
+    /// The right to write this manifest; `None` if one as new counts already, or if somebody else
+    /// is about to write it.
+    pub(crate) fn claim(self: &Arc<Self>, manifest: &ManifestInfo) -> Option<Claim> {
+        let mut claimed = self.claimed();
+        let newest = self.manifests().back().map(|newest| newest.info.position.index);
+        let name = manifest.name.clone();
+        let free = newest < Some(manifest.position.index) && claimed.insert(name.clone());
+        free.then(|| Claim { disk: self.clone(), name })
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.claimed.lock().expect("no panic under it")
     }
 
     /// The verified manifests, oldest first.

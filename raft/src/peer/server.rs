@@ -303,7 +303,8 @@ impl peer_server::Peer for PeerServer {
     ) -> Result<Response<peer::CheckpointInstalled>, Status> {
         let wire = self.admit(request)?;
         let vote = required_vote(wire.vote.as_ref()).map_err(garbled)?;
-        let snapshot = self.parts.receiver.finish(wire).await?;
+        let applied = self.parts.shared.status.applied_index();
+        let snapshot = self.parts.receiver.finish(wire, applied).await?;
         let answer = self.parts.raft.install_full_snapshot(vote, snapshot).await;
         let vote = vote_to_wire(&answer.map_err(stopped)?.vote);
         Ok(Response::new(peer::CheckpointInstalled { vote: Some(vote) }))

@@ -59,6 +59,7 @@ impl Maintainer {
         let (blocks, epoch) = self.blocks_up_to(frozen.revision);
         let files = self.sync_files(&blocks)?;
         let manifest = self.describe(frozen, &blocks, &files);
+        let Some(_claim) = self.disk.claim(&manifest.info) else { return Ok(Taken::Stale) };
         self.directory.update(&manifest, &blocks);
         self.disk.folder.save(&manifest.info.name, &manifest.encode())?;
         if self.disk.records.shared.read().epoch != epoch {

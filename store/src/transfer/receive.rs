@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::FileInfo;
 use crate::blocks::writer::WriteError;
 use crate::blocks::{BlockFile, CHECK_BYTES, Extent, FileId};
-use crate::disk::{Disk, KeptManifest, PARTIAL};
+use crate::disk::{Claim, Disk, KeptManifest, PARTIAL};
 use crate::files::File;
 use crate::frame::FrameError;
 use crate::load::{Blocks, OpenFiles, Restore, load_blocks};
@@ -74,6 +74,12 @@ pub enum ReceiveError {
     #[error("file {name} is not complete or not part of the checkpoint")]
     Incomplete {
         /// Which file.
+        name: String,
+    },
+    /// It is the newest one here, or older, or the same one has arrived and waits to be installed.
+    #[error("checkpoint {name} is here already, or a newer one")]
+    Superfluous {
+        /// Which checkpoint.
         name: String,
     },
     /// The disk is full: free some, and go on where it stopped.
@@ -146,6 +152,8 @@ impl Receiving {
             return Err(ReceiveError::Incomplete { name: missing.name });
         }
         let Self { disk, mut manifest, files } = self;
+        let name = manifest.info.name.clone();
+        let claim = disk.claim(&manifest.info).ok_or(ReceiveError::Superfluous { name })?;
         let mut open = OpenFiles::new();
         for (id, incoming) in files {
             let extent = incoming.extent;
@@ -162,7 +170,7 @@ impl Receiving {
         disk.folder.save(&manifest.info.name, &manifest.encode())?;
         let kept = KeptManifest { info: manifest.info, files: open.into_values().collect() };
         let tables = manifest.tables;
-        Ok(ReceivedCheckpoint { disk, kept: Some(kept), tables, blocks })
+        Ok(ReceivedCheckpoint { disk, _claim: claim, kept: Some(kept), tables, blocks })
     }
 }
 
@@ -287,6 +295,8 @@ impl Restore for Nobody {
 /// installed, it counts no more.
 pub struct ReceivedCheckpoint {
     disk: Arc<Disk>,
+    /// As long as it is held nobody else writes, removes or counts a manifest of this name.
+    _claim: Claim,
     /// `None` once it is in force.
     kept: Option<KeptManifest>,
     tables: Bytes,

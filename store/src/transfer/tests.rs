@@ -83,7 +83,7 @@ fn a_checkpoint_arrives_in_pieces_and_survives_a_power_cut() {
     assert_eq!(partial(), abandoned.files().len());
 
     // A later checkpoint of the same sender: only what it wrote since is sent.
-    from.apply(180, 90);
+    from.apply(350, 90);
     from.take().unwrap();
     let export = from.maintainer.export().unwrap();
     let mut receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
@@ -174,6 +174,41 @@ fn a_checkpoint_that_is_not_installed_leaves_nothing_in_force() {
     let expected = to.expected.clone();
     drop(to);
     assert_eq!(receiver(&here).expected, expected);
+}
+
+/// The answer to an installation may be lost, and then the same checkpoint is sent again.
+#[test]
+fn a_checkpoint_that_is_received_again_stays_in_force() {
+    let from = sender(60);
+    let here = files();
+    let mut to = receiver(&here);
+    let export = from.maintainer.export().unwrap();
+    let again = |to: &mut Small| to.maintainer.receive(export.manifest().clone()).unwrap();
+    let mut receiving = again(&mut to);
+    send(&export, &mut receiving, usize::MAX);
+    let first = receiving.finish().unwrap();
+    let second = again(&mut to).finish();
+    assert!(matches!(second, Err(ReceiveError::Superfluous { .. })), "the first one is pending");
+    install(&mut to, first);
+    let third = again(&mut to).finish();
+    assert!(matches!(third, Err(ReceiveError::Superfluous { .. })), "the first one is in force");
+    let expected = to.expected.clone();
+    drop(to);
+    here.crash(Unsynced::Lost, &mut |_| unreachable!("nothing to choose"));
+    assert_eq!(receiver(&here).expected, expected);
+}
+
+#[test]
+fn a_checkpoint_that_was_given_up_can_be_received_again() {
+    let from = sender(60);
+    let mut to = receiver(&files());
+    let export = from.maintainer.export().unwrap();
+    let mut receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
+    send(&export, &mut receiving, usize::MAX);
+    drop(receiving.finish().unwrap());
+    let receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
+    install(&mut to, receiving.finish().unwrap());
+    assert_eq!(to.expected, from.expected);
 }
 
 /// The power goes at every operation of a transfer: afterwards there is the old state or the new
