@@ -16,7 +16,7 @@ use super::format::{FIRST_GROUP, Mark, Place};
 use super::group::GroupBuilder;
 use super::handle::{Shared, Wal};
 use super::limits::SHORT_SEGMENT_BYTES;
-use super::queue::Completion;
+use super::queue::{Batch, Completion, Queue};
 use super::record::Record;
 use super::segment::{self, Draft, Origin};
 use super::state::State;
@@ -169,8 +169,8 @@ impl WalCore {
     /// Writes what needs no sync, when the log has been idle for a while: the mark, and what rides.
     pub fn idle(&mut self) -> Completions {
         assert!(matches!(self.step, Step::Nothing), "finish() follows begin()");
-        while self.has_idle_work() {
-            match self.write_queued() {
+        while let Some((batch, before)) = self.drain_idle() {
+            match self.write_batch(batch, before) {
                 Step::Failed { callbacks, failure } => {
                     return Completions { callbacks, result: Err(failure) };
                 }
@@ -186,14 +186,30 @@ impl WalCore {
     /// Whether [`Self::idle`] would write anything. Not while something waits for a sync: that
     /// group takes it along.
     pub fn has_idle_work(&self) -> bool {
-        let queue = self.shared.queue();
+        self.is_idle_work(&self.shared.queue())
+    }
+
+    fn is_idle_work(&self, queue: &Queue) -> bool {
         let idle = queue.failure.is_none() && !queue.wants_write();
         idle && (!self.mark_written || queue.has_riders(self.state.next_index()))
+    }
+
+    /// Takes what an idle log has to write, and the state before it. Looks and takes under one
+    /// lock: what is queued in between would have to be synced.
+    fn drain_idle(&mut self) -> Option<(Batch, State)> {
+        let shared = self.shared.clone();
+        let mut queue = shared.queue();
+        let before = self.state;
+        self.is_idle_work(&queue).then(|| (queue.drain(&mut self.state), before))
     }
 
     fn write_queued(&mut self) -> Step {
         let before = self.state;
         let batch = self.shared.queue().drain(&mut self.state);
+        self.write_batch(batch, before)
+    }
+
+    fn write_batch(&mut self, batch: Batch, before: State) -> Step {
         match self.write_group(&batch.records, before) {
             Ok(()) => Step::Written { callbacks: batch.completions, cost: batch.cost },
             Err(error) => {

@@ -1,5 +1,6 @@
 //! The drivers: threads over real files, and a task on a paused clock.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -42,6 +43,46 @@ fn threads_write_in_groups_and_lose_nothing() {
     let again = open_real(&directory);
     assert_eq!(Model::of(&again.wal), held);
     assert_eq!(again.wal.state().committed, Some(id(1, count - 1)));
+}
+
+/// A vote that arrives while the writer finds that the log is idle has to be synced, so it is no
+/// part of what an idle log writes. The votes come at all distances from the sync before them.
+#[test]
+fn an_idle_log_takes_nothing_that_wants_a_sync() {
+    let mut log = Harness::open(&MemoryFiles::new(5)).unwrap();
+    let (wal, succeeded) = (log.wal.clone(), log.succeeded.clone());
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = over.clone();
+    let voter = std::thread::spawn(move || {
+        let mut given = 0;
+        while !ends.load(Ordering::Relaxed) {
+            let counter = succeeded.clone();
+            let vote = Vote { term: given as u64, node: Some(1), committed: false };
+            let completion = Box::new(move |result: Result<(), Failure>| {
+                counter.fetch_add(result.map(|()| 1).expect("nothing fails"), Ordering::Relaxed);
+            });
+            wal.save_vote(vote, completion).unwrap();
+            given += 1;
+            while completion_is_missing(&succeeded, given, &ends) {
+                std::hint::spin_loop();
+            }
+            (0..given % 97).for_each(|_| std::hint::spin_loop());
+        }
+        given
+    });
+    let started = std::time::Instant::now();
+    while started.elapsed() < Duration::from_secs(1) {
+        log.step();
+        log.idle();
+    }
+    over.store(true, Ordering::Relaxed);
+    let given = voter.join().unwrap();
+    log.step();
+    assert_eq!(log.succeeded(), given);
+}
+
+fn completion_is_missing(succeeded: &AtomicUsize, given: usize, over: &AtomicBool) -> bool {
+    succeeded.load(Ordering::Relaxed) < given && !over.load(Ordering::Relaxed)
 }
 
 struct Paused;
