@@ -215,7 +215,8 @@ func blurRange(request *pb.RangeRequest, response *pb.RangeResponse) {
 		return
 	}
 	kvs, target := response.Kvs, request.SortTarget
-	cut := response.More && request.SortOrder != pb.RangeRequest_NONE
+	// Without an order and without a filter, etcd takes the first keys and sorts these.
+	cut := response.More && (request.SortOrder != pb.RangeRequest_NONE || isFiltered(request))
 	for start := 0; start < len(kvs); {
 		end := start + 1
 		for end < len(kvs) && sameSortValue(target, kvs[start], kvs[end]) {
@@ -230,6 +231,10 @@ func blurRange(request *pb.RangeRequest, response *pb.RangeResponse) {
 		}
 		start = end
 	}
+}
+
+func isFiltered(r *pb.RangeRequest) bool {
+	return r.MinModRevision != 0 || r.MaxModRevision != 0 || r.MinCreateRevision != 0 || r.MaxCreateRevision != 0
 }
 
 func sameSortValue(target pb.RangeRequest_SortTarget, a, b *mvccpb.KeyValue) bool {
