@@ -9,7 +9,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::propose::Raft;
 use crate::shared::Shared;
-use crate::status::{Leadership, Observation};
+use crate::status::{Evidence, Leadership, Observation};
 
 /// Runs until the node stops and drops it, or openraft stops by itself.
 pub(crate) async fn observe(shared: Arc<Shared>, raft: Raft, tick: Duration) {
@@ -51,10 +51,11 @@ fn look(shared: &Shared, raft: &Raft) {
     let leads = server.state == ServerState::Leader;
     // openraft does not refresh the acknowledgement of a quorum that is this member alone.
     let alone = server.membership_config.voter_ids().count() == 1;
-    let quorum_silent = leads.then(|| match data.last_quorum_acked {
-        Some(acknowledged) if !alone => acknowledged.elapsed(),
-        _ => Duration::ZERO,
-    });
+    let evidence = match data.last_quorum_acked {
+        _ if !leads => Evidence::Leader,
+        _ if alone => Evidence::Alone,
+        acknowledged => Evidence::Quorum(acknowledged.map(|at| at.elapsed())),
+    };
     shared.set_membership(server.membership_config.clone());
     shared.status.observe(&Observation {
         leadership: Leadership { term: server.vote.leader_id.term, leader: server.current_leader },
@@ -62,6 +63,6 @@ fn look(shared: &Shared, raft: &Raft) {
         last_index: data.last_log.map_or(0, |log_id| log_id.index),
         committed_index: data.local_committed.map_or(0, |log_id| log_id.index),
         purged_index: data.purged.map_or(0, |log_id| log_id.index),
-        quorum_silent,
+        evidence,
     });
 }

@@ -48,6 +48,8 @@ pub(crate) struct StatusCell {
     leader_heard: AtomicU64,
     elected_ms: AtomicU64,
     heard_ms: AtomicU64,
+    /// Of this member as leader: when a quorum last answered; [`ALONE`] when there is none to ask.
+    quorum_ms: AtomicU64,
     last_index: AtomicU64,
     committed_index: AtomicU64,
     purged_index: AtomicU64,
@@ -60,6 +62,20 @@ pub(crate) struct StatusCell {
 /// In place of a member id: nobody.
 const NOBODY: u64 = 0;
 
+/// In place of a time: nothing can have happened since.
+const ALONE: u64 = u64::MAX;
+
+/// What a member's belief in the leader rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// It follows: what it hears of the leader.
+    Leader,
+    /// It leads: how long ago a quorum answered; none when that has not happened yet.
+    Quorum(Option<Duration>),
+    /// It leads, and is the only voter.
+    Alone,
+}
+
 /// What the observer saw of openraft.
 pub(crate) struct Observation {
     pub(crate) leadership: Leadership,
@@ -67,8 +83,7 @@ pub(crate) struct Observation {
     pub(crate) last_index: u64,
     pub(crate) committed_index: u64,
     pub(crate) purged_index: u64,
-    /// Of a leader: how long ago a quorum has answered.
-    pub(crate) quorum_silent: Option<Duration>,
+    pub(crate) evidence: Evidence,
 }
 
 impl StatusCell {
@@ -81,6 +96,7 @@ impl StatusCell {
             leader_heard: AtomicU64::new(NOBODY),
             elected_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
+            quorum_ms: AtomicU64::new(0),
             last_index: AtomicU64::new(0),
             committed_index: AtomicU64::new(0),
             purged_index: AtomicU64::new(0),
@@ -89,6 +105,10 @@ impl StatusCell {
             leadership: watch::Sender::new(Leadership::default()),
             leaderless: watch::Sender::new(true),
         }
+    }
+
+    pub(crate) fn election_timeout(&self) -> Duration {
+        self.election_timeout
     }
 
     pub(crate) fn snapshot(&self) -> Status {
@@ -111,10 +131,17 @@ impl StatusCell {
         self.term.load(Ordering::Acquire)
     }
 
-    /// The leader, as long as it is heard.
+    /// The leader, as long as it is heard: by the clock of this moment, because the observer may not
+    /// have looked since the process was paused.
     pub(crate) fn leader(&self) -> Option<u64> {
         let leader = self.leader_heard.load(Ordering::Acquire);
-        (leader != NOBODY).then_some(leader)
+        (leader != NOBODY && self.silence(leader) < self.election_timeout).then_some(leader)
+    }
+
+    /// For how long nothing has spoken for `leader`.
+    fn silence(&self, leader: u64) -> Duration {
+        let evidence = if leader == self.member { &self.quorum_ms } else { &self.heard_ms };
+        Duration::from_millis(self.now_ms().saturating_sub(evidence.load(Ordering::Acquire)))
     }
 
     /// Who leads by the vote, with every change of it.
@@ -178,16 +205,10 @@ impl StatusCell {
             self.elected_ms.store(now, Ordering::Release);
             self.heard_ms.store(now, Ordering::Release);
         }
-        let silent = match seen.quorum_silent {
-            Some(silent) => silent,
-            None => Duration::from_millis(now - self.heard_ms.load(Ordering::Acquire).min(now)),
-        };
-        let heard = seen.leadership.leader.filter(|_| silent < self.election_timeout);
-        self.leader_heard.store(heard.unwrap_or(NOBODY), Ordering::Release);
-        let leaderless = match seen.leadership.leader {
-            Some(_) => silent >= 3 * self.election_timeout,
-            None => now - self.heard_ms.load(Ordering::Acquire).min(now) >= self.leaderless_ms(),
-        };
+        self.quorum_ms.store(self.quorum_ms(seen.evidence, now), Ordering::Release);
+        let leader = seen.leadership.leader.unwrap_or(NOBODY);
+        self.leader_heard.store(leader, Ordering::Release);
+        let leaderless = self.silence(leader) >= 3 * self.election_timeout;
         self.leaderless.send_if_modified(|known| {
             let changed = *known != leaderless;
             *known = leaderless;
@@ -195,8 +216,14 @@ impl StatusCell {
         });
     }
 
-    fn leaderless_ms(&self) -> u64 {
-        3 * self.election_timeout.as_millis() as u64
+    fn quorum_ms(&self, evidence: Evidence, now: u64) -> u64 {
+        match evidence {
+            Evidence::Leader => self.heard_ms.load(Ordering::Acquire),
+            Evidence::Quorum(Some(silent)) => now.saturating_sub(silent.as_millis() as u64),
+            // A leader begins with the votes of a quorum.
+            Evidence::Quorum(None) => self.elected_ms.load(Ordering::Acquire),
+            Evidence::Alone => ALONE,
+        }
     }
 
     /// Why a proposal made at `since` has found no outcome, as far as this member can tell.
@@ -226,8 +253,42 @@ mod tests {
             last_index: 0,
             committed_index: 0,
             purged_index: 0,
-            quorum_silent: None,
+            evidence: Evidence::Leader,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_was_paused_does_not_believe_in_itself() {
+        let status = StatusCell::new(1, TIMEOUT);
+        let leading =
+            |silent| Observation { evidence: Evidence::Quorum(silent), ..following(Some(1), 1) };
+        tokio::time::advance(10 * TIMEOUT).await;
+        status.observe(&leading(Some(TIMEOUT / 4)));
+        assert_eq!(status.leader(), Some(1));
+        tokio::time::advance(TIMEOUT * 3 / 4).await;
+        assert_eq!(status.leader(), None, "the observer has not looked since");
+        status.observe(&leading(Some(Duration::ZERO)));
+        assert_eq!(status.leader(), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_nobody_ever_answered_is_none_after_a_while() {
+        let status = StatusCell::new(1, TIMEOUT);
+        let leading = Observation { evidence: Evidence::Quorum(None), ..following(Some(1), 1) };
+        status.observe(&leading);
+        assert_eq!(status.leader(), Some(1));
+        tokio::time::advance(3 * TIMEOUT).await;
+        status.observe(&leading);
+        assert_eq!(status.leader(), None);
+        assert!(*status.leaderless().borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_alone_needs_nobody() {
+        let status = StatusCell::new(1, TIMEOUT);
+        status.observe(&Observation { evidence: Evidence::Alone, ..following(Some(1), 1) });
+        tokio::time::advance(10 * TIMEOUT).await;
+        assert_eq!(status.leader(), Some(1));
     }
 
     #[tokio::test(start_paused = true)]
