@@ -98,8 +98,9 @@ impl Applier {
         self.state.install(checkpoint)?;
         self.state.publish()?;
         let index = self.state.applied().index;
-        self.shared.status.set_applied(index);
+        // In this order: whoever sees the index applied sees that no entry was.
         self.shared.checkpoint_installed(index);
+        self.shared.status.set_applied(index);
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ use crate::shared::Shared;
 use crate::status::Leadership;
 use crate::types::{LogId, TypeConfig};
 
-use forward::Forwarder;
+use forward::{Forwarder, Patience};
 use tracker::Tracker;
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -120,7 +120,7 @@ impl Proposer {
                 biased;
                 Some((batch, fate)) = self.told.recv() => self.settle(batch, fate),
                 Ok(()) = self.checkpoints.changed() => self.skip(),
-                Ok(()) = self.leadership.changed() => self.paused_until = None,
+                Ok(()) = self.leadership.changed() => self.follow(),
                 () = tokio::time::sleep_until(resume), if self.paused_until.is_some() => {
                     self.paused_until = None;
                 }
@@ -132,6 +132,16 @@ impl Proposer {
                     break;
                 }
             }
+        }
+    }
+
+    /// Somebody else leads, perhaps. A stream to the one before is given up here, not where the next
+    /// parcel is sent: that waits for what the old one may hold for ever.
+    fn follow(&mut self) {
+        self.paused_until = None;
+        let leader = self.leadership.borrow_and_update().leader;
+        if leader.is_some() && self.forwarder.as_ref().map(Forwarder::leader) != leader {
+            self.forwarder = None;
         }
     }
 
@@ -190,10 +200,17 @@ impl Proposer {
 
     fn forward(&mut self, leader: u64) -> bool {
         if self.forwarder.as_ref().is_none_or(|f| f.leader() != leader || f.is_closed()) {
-            let Some(urls) = self.shared.peer_urls(leader) else { return false };
+            let Some(urls) = self.shared.peer_urls(leader) else {
+                // Nobody tells when the membership arrives.
+                self.paused_until = Some(Instant::now() + REFUSAL_PAUSE);
+                return false;
+            };
             let client = self.peers.client(leader, &urls, crate::peer::Lane::Append);
             let gate = self.peers.gate().clone();
-            let patience = self.shared.request_timeout;
+            let patience = Patience {
+                answer: self.shared.request_timeout,
+                farewell: self.shared.status.election_timeout(),
+            };
             self.forwarder =
                 Some(Forwarder::start(leader, client, gate, self.fates.clone(), patience));
         }
@@ -226,6 +243,8 @@ impl Proposer {
         }
         if let Fate::Committed(log_id) = fate {
             let applied = self.shared.status.applied_index();
+            // After the look at what is applied, which may be a checkpoint.
+            self.skip();
             let tickets = submissions.iter().map(|s| s.ticket).collect();
             let skipped = self.tracker.committed(log_id.index, tickets, applied);
             self.shared.post_skipped(skipped);

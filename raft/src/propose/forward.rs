@@ -3,17 +3,18 @@
 //! The stream is up before a proposal is put on it. What was not yet on it when it failed is
 //! refused, and can be sent again; what was on it is unknown, and never is.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use holdfast_proto::peer;
 use holdfast_proto::peer::peer_client::PeerClient;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Request, Streaming};
+use tonic::{Request, Status};
 
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_PROPOSALS_MAX, PIPELINE_ENTRIES_MAX};
 use crate::peer::Gate;
@@ -44,6 +45,16 @@ impl Parcel {
     }
 }
 
+/// How long answers are waited for. A leader may hang rather than die, and then its connection says
+/// nothing of it; what it holds would fill the pipeline for as long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// With an answer while the stream is in use: nobody waits for longer.
+    pub(crate) answer: Duration,
+    /// With all answers once the stream is not used any more.
+    pub(crate) farewell: Duration,
+}
+
 /// The stream to one leader.
 pub(crate) struct Forwarder {
     leader: u64,
@@ -53,19 +64,19 @@ pub(crate) struct Forwarder {
 type Fates = mpsc::Sender<(u64, Fate)>;
 
 impl Forwarder {
-    /// Opens the stream. Once the forwarder is dropped, answers are awaited for `patience`.
+    /// Opens the stream. It is used until the forwarder is dropped.
     pub(crate) fn start(
         leader: u64,
         client: PeerClient<Channel>,
         gate: Gate,
         fates: Fates,
-        patience: Duration,
+        patience: Patience,
     ) -> Self {
         let (parcels, queue) = mpsc::channel(PIPELINE_ENTRIES_MAX);
         tokio::spawn(async move {
-            let mut stream = Stream { queue, fates, sent: BTreeSet::new() };
-            stream.run(leader, client, gate, patience).await;
-            stream.settle().await;
+            let mut exchange = Exchange { queue, fates, patience, sent: BTreeMap::new() };
+            exchange.run(leader, client, gate).await;
+            exchange.settle().await;
         });
         Self { leader, parcels }
     }
@@ -84,27 +95,22 @@ impl Forwarder {
     }
 }
 
-struct Stream {
+struct Exchange {
     queue: mpsc::Receiver<peer::ForwardRequest>,
     fates: Fates,
-    /// On the stream, and not answered.
-    sent: BTreeSet<u64>,
+    patience: Patience,
+    /// On the stream, and not answered; since when.
+    sent: BTreeMap<u64, Instant>,
 }
 
-impl Stream {
-    async fn run(
-        &mut self,
-        leader: u64,
-        mut client: PeerClient<Channel>,
-        gate: Gate,
-        patience: Duration,
-    ) {
+impl Exchange {
+    async fn run(&mut self, leader: u64, mut client: PeerClient<Channel>, gate: Gate) {
         let (outgoing, requests) = mpsc::channel(PIPELINE_ENTRIES_MAX);
         let mut request = Request::new(ReceiverStream::new(requests));
         gate.sign(&mut request, leader);
         // The leader answers the call as soon as it arrives, before any parcel.
-        let opened = tokio::time::timeout(patience / 4, client.forward(request)).await;
-        let mut answers = match opened {
+        let opening = client.forward(request);
+        let answers = match tokio::time::timeout(self.patience.answer / 4, opening).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
                 tracing::debug!(%leader, %status, "no stream for proposals");
@@ -112,33 +118,38 @@ impl Stream {
             }
             Err(_) => return,
         };
-        self.exchange(outgoing, &mut answers).await;
-        let until = Instant::now() + patience;
-        while !self.sent.is_empty() {
-            match tokio::time::timeout_at(until, answers.message()).await {
-                Ok(Ok(Some(answer))) => self.answered(&answer).await,
-                _ => return,
-            }
-        }
+        self.talk(outgoing, answers).await;
     }
 
-    /// Sends and receives until nothing more is to be sent, or nothing more can be.
-    async fn exchange(
+    /// Sends and receives until nothing more is to be sent, or nothing more can be; then waits for
+    /// the last answers.
+    async fn talk(
         &mut self,
         outgoing: mpsc::Sender<peer::ForwardRequest>,
-        answers: &mut Streaming<peer::ForwardResponse>,
+        mut answers: impl Stream<Item = Result<peer::ForwardResponse, Status>> + Unpin,
     ) {
-        loop {
+        let mut outgoing = Some(outgoing);
+        let mut until = None;
+        while outgoing.is_some() || !self.sent.is_empty() {
+            // Numbers ascend with time, so the first is the oldest.
+            let oldest = self.sent.first_key_value().map(|(_, since)| *since);
+            let late = until.or(oldest.map(|since| since + self.patience.answer));
             tokio::select! {
                 biased;
-                answer = answers.message() => match answer {
-                    Ok(Some(answer)) => self.answered(&answer).await,
-                    Ok(None) | Err(_) => return,
+                answer = answers.next() => match answer {
+                    Some(Ok(answer)) => self.answered(&answer).await,
+                    Some(Err(_)) | None => return,
                 },
-                parcel = self.queue.recv() => {
-                    let Some(parcel) = parcel else { return };
-                    self.sent.insert(parcel.batch);
-                    if outgoing.send(parcel).await.is_err() {
+                () = sleep_until(late) => return,
+                parcel = self.queue.recv(), if outgoing.is_some() => {
+                    let Some(parcel) = parcel else {
+                        outgoing = None;
+                        until = Some(Instant::now() + self.patience.farewell);
+                        continue;
+                    };
+                    self.sent.insert(parcel.batch, Instant::now());
+                    let sending = outgoing.as_ref().expect("just looked at").send(parcel);
+                    if sending.await.is_err() {
                         return;
                     }
                 }
@@ -147,7 +158,7 @@ impl Stream {
     }
 
     async fn answered(&mut self, answer: &peer::ForwardResponse) {
-        if !self.sent.remove(&answer.batch) {
+        if self.sent.remove(&answer.batch).is_none() {
             return;
         }
         let fate = match &answer.log_id {
@@ -161,7 +172,7 @@ impl Stream {
     /// Tells the fate of everything that is left.
     async fn settle(&mut self) {
         self.queue.close();
-        for batch in std::mem::take(&mut self.sent) {
+        for batch in std::mem::take(&mut self.sent).into_keys() {
             self.tell(batch, Fate::Unknown).await;
         }
         while let Some(parcel) = self.queue.recv().await {
@@ -172,5 +183,60 @@ impl Stream {
     async fn tell(&self, batch: u64, fate: Fate) {
         // The proposer is gone only when the node has stopped.
         let _ = self.fates.send((batch, fate)).await;
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { answer: Duration::from_secs(7), farewell: Duration::from_secs(1) };
+
+    /// A stream with a leader that takes two parcels and answers nothing: what becomes of them, and
+    /// after how long.
+    async fn hanging(drop_after: Duration) -> (Vec<(u64, Fate)>, Duration) {
+        let since = Instant::now();
+        let (fates, mut told) = mpsc::channel(PIPELINE_ENTRIES_MAX);
+        let (parcels, queue) = mpsc::channel(PIPELINE_ENTRIES_MAX);
+        let (outgoing, _taken) = mpsc::channel(PIPELINE_ENTRIES_MAX);
+        for batch in 1..=2 {
+            let parcel = peer::ForwardRequest { batch, proposals: Vec::new() };
+            parcels.send(parcel).await.expect("open");
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(drop_after).await;
+            drop(parcels);
+        });
+        let mut exchange = Exchange { queue, fates, patience: PATIENCE, sent: BTreeMap::new() };
+        exchange.talk(outgoing, futures_util::stream::pending()).await;
+        exchange.settle().await;
+        drop(exchange);
+        let mut fates = Vec::new();
+        while let Some(fate) = told.recv().await {
+            fates.push(fate);
+        }
+        (fates, since.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_hanging_leader_took_is_unknown_soon_after_another_leads() {
+        let (fates, took) = hanging(Duration::from_secs(2)).await;
+        assert_eq!(fates, [(1, Fate::Unknown), (2, Fate::Unknown)]);
+        assert_eq!(took.as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_hanging_leader_took_is_unknown_once_nobody_waits_for_it() {
+        let (fates, took) = hanging(Duration::from_secs(3600)).await;
+        assert_eq!(fates, [(1, Fate::Unknown), (2, Fate::Unknown)]);
+        assert_eq!(took.as_secs(), 7);
     }
 }
