@@ -87,11 +87,11 @@ impl Receiver {
         }
         let current = self.current.clone();
         let finished = block(self.workers, move || {
-            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.of(wire.transfer).is_none() {
-                return Err(superseded());
-            }
-            let receiving = current.receiving.take().expect("it was just there");
+            // Reading everything back takes long, and the Raft runtime takes the same lock.
+            let receiving = {
+                let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+                current.take(wire.transfer).ok_or_else(superseded)?
+            };
             receiving.finish().map_err(|error| Status::aborted(error.to_string()))
         });
         let received =
@@ -103,6 +103,10 @@ impl Receiver {
 impl Current {
     fn of(&mut self, transfer: u64) -> Option<&mut Receiving> {
         self.receiving.as_mut().filter(|_| self.transfer == transfer)
+    }
+
+    fn take(&mut self, transfer: u64) -> Option<Receiving> {
+        self.receiving.take_if(|_| self.transfer == transfer)
     }
 }
 
