@@ -31,6 +31,9 @@ const COUNT_DEFAULT: u64 = 10_000;
 
 /// How often the state may move on under a checkpoint before it waits for its next turn.
 const TAKE_ATTEMPTS: usize = 3;
+/// After a checkpoint that could not be taken: every attempt costs a disk that may be full, and the
+/// applier's time.
+const TAKE_PAUSE: Duration = Duration::from_secs(10);
 
 enum Question {
     Export(oneshot::Sender<Result<Option<Export>, Fatal>>),
@@ -55,6 +58,7 @@ impl Keeper {
         let work = Work {
             last_bytes: parts.log.bytes(),
             last_taken: Instant::now(),
+            not_before: Instant::now(),
             parts,
             queue,
             taken: sender,
@@ -120,6 +124,8 @@ struct Work {
     taken: watch::Sender<Vec<ManifestInfo>>,
     last_taken: Instant,
     last_bytes: u64,
+    /// Of the next checkpoint that nobody asks for.
+    not_before: Instant,
 }
 
 impl Work {
@@ -145,7 +151,7 @@ impl Work {
     fn is_due(&self) -> bool {
         let newest = self.taken.borrow().last().map_or(0, |info| info.position.index);
         let entries = self.parts.shared.status.applied_index().saturating_sub(newest);
-        if entries < self.parts.snapshot_count.max(1) {
+        if entries < self.parts.snapshot_count.max(1) || Instant::now() < self.not_before {
             return false;
         }
         self.parts.snapshot_count < COUNT_DEFAULT
@@ -172,11 +178,25 @@ impl Work {
                 Taken::Stale | Taken::NotFlushed => {}
                 Taken::NoSpace => {
                     tracing::warn!("no space for a checkpoint; the log keeps growing");
-                    return Ok(());
+                    break;
                 }
             }
         }
+        self.not_before = Instant::now() + TAKE_PAUSE;
         Ok(())
+    }
+
+    /// The newest checkpoint that reads back. When none does, the state in memory gives another.
+    async fn export(&mut self) -> Result<Option<Export>, Fatal> {
+        if self.parts.maintainer.manifests().is_empty() {
+            return Ok(None);
+        }
+        if let Some(export) = self.parts.maintainer.checkpoints().export()? {
+            return Ok(Some(export));
+        }
+        tracing::error!("no checkpoint on disk reads back; taking another");
+        self.take().await?;
+        self.parts.maintainer.export().map(Some)
     }
 
     fn tell(&self) {
@@ -187,10 +207,7 @@ impl Work {
         // A caller that is gone needs no answer.
         match question {
             Question::Export(answer) => {
-                let result = match self.parts.maintainer.manifests().is_empty() {
-                    true => Ok(None),
-                    false => self.parts.maintainer.export().map(Some),
-                };
+                let result = self.export().await;
                 let _ = answer.send(result);
             }
             Question::Take(answer) => {
