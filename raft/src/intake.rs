@@ -62,7 +62,7 @@ pub(crate) struct BarrierSubmission {
     pub(crate) port: usize,
     /// Echoed in the answer: an answer must not release readers that came after the question.
     pub(crate) round: u64,
-    /// When the first of them gives up.
+    /// When the last of them gives up.
     pub(crate) deadline: Instant,
 }
 

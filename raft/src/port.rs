@@ -287,7 +287,8 @@ impl Local {
 
     /// Asks for a barrier in the name of everyone who waits for the next.
     fn next_round(&mut self, port: usize) -> Option<BarrierSubmission> {
-        let deadline = self.barriers_next.first()?.deadline;
+        // Of the last: those before it give up by themselves, and must not take it with them.
+        let deadline = self.barriers_next.last()?.deadline;
         self.barriers_asked = std::mem::take(&mut self.barriers_next);
         self.round += 1;
         Some(BarrierSubmission { port, round: self.round, deadline })
@@ -381,5 +382,23 @@ async fn drive(port: Weak<PortShared>, bell: Arc<Notify>) {
         }
         let Some(port) = port.upgrade() else { return };
         due = port.turn();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_lasts_as_long_as_its_last_reader_waits() {
+        let mut local = Local::default();
+        let now = Instant::now();
+        for seconds in 1..=3 {
+            let (answer, _) = oneshot::channel();
+            let deadline = now + Duration::from_secs(seconds);
+            local.barriers_next.push(Barrier { deadline, answer });
+        }
+        let asked = local.next_round(0).expect("readers wait");
+        assert_eq!(asked.deadline, now + Duration::from_secs(3));
     }
 }
