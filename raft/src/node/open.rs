@@ -63,6 +63,8 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let identity = directory.identity;
     let ground = lay_ground(&config, &seams, identity)?;
     let shared = ground.shared.clone();
+    // Before the first peer calls.
+    shared.look_at_members();
     let gate = Gate::new(identity, incarnations(&shared));
     let peers = Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout));
     let holds = Holds::default();

@@ -172,7 +172,8 @@ impl Client {
             leadership_transfer: request.leadership_transfer,
         });
         let mut client = self.lane(Lane::Pulse);
-        let limit = option.soft_ttl();
+        // All there is: a voter answers once its disk has the vote, and that may be slow.
+        let limit = option.hard_ttl();
         let answer = if pre_vote {
             self.call(RPCTypes::Vote, limit, client.request_pre_vote(message)).await?
         } else {
