@@ -5,7 +5,9 @@
 
 mod clock;
 mod desk;
+mod questions;
 mod tasks;
 
 pub(crate) use desk::LeaseDesk;
-pub(crate) use tasks::{answer_ports, keep_time};
+pub(crate) use questions::answer_ports;
+pub(crate) use tasks::keep_time;

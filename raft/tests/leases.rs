@@ -75,3 +75,16 @@ async fn long_leases_resume_at_their_replicated_remainder() {
     let info = world.node(world.leader().await).reader().lease(9).expect("there");
     assert_eq!(info.remaining_ttl, 0, "full again is committed before the answer");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_tells_nobody_that_a_lease_is_gone() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let leader = world.leader().await;
+    let port = world.port(leader);
+    assert_eq!(within(10, port.keep_alive(5)).await, Ok(0), "nobody has granted it");
+    assert_eq!(within(10, port.time_to_live(5)).await, Ok(None));
+    world.net.isolate(&world.url(leader));
+    // It still believes that it leads; but others might have granted the lease since.
+    within(30, port.keep_alive(5)).await.expect_err("nobody confirms it");
+}

@@ -282,6 +282,10 @@ pub struct LeaseCheckpoint {
     /// Unknown leases are passed over.
     #[prost(message, repeated, tag = "1")]
     pub remainders: Vec<LeaseRemainder>,
+    /// The term of the clock that they were read from: they take effect only in an entry of that
+    /// very term, because a later leader has answered for the leases since. 0 counts in any term.
+    #[prost(uint64, tag = "2")]
+    pub decided_in_term: u64,
 }
 
 /// What is left of one lease.

@@ -192,7 +192,7 @@ impl State {
             Change::Compact(compact) => Ok(self.compact(compact)?),
             Change::LeaseGrant(grant) => Ok(self.lease_grant(grant)?),
             Change::LeaseRevoke(revoke) => self.lease_revoke(context, revoke),
-            Change::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(checkpoint)),
+            Change::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(context, checkpoint)),
             Change::MemberAttributes(attributes) => Ok(self.member_attributes(attributes)),
             Change::RaiseLevel(raise) => Ok(self.raise_level(raise)?),
         }
@@ -275,7 +275,11 @@ impl State {
         Ok(Response::Done)
     }
 
-    fn lease_checkpoint(&mut self, checkpoint: &LeaseCheckpoint) -> Response {
+    fn lease_checkpoint(&mut self, context: &Context, checkpoint: &LeaseCheckpoint) -> Response {
+        let term = checkpoint.decided_in_term;
+        if term != 0 && term != context.position.term {
+            return Response::Done;
+        }
         let mut leases = self.shared.leases();
         for remainder in &checkpoint.remainders {
             leases.checkpoint(remainder.id, remainder.remaining_ttl);

@@ -256,9 +256,10 @@ fn step() -> impl Strategy<Value = Step> {
             let decided_in_term = if term == 6 { 0 } else { term };
             Step::Apply(Change::LeaseRevoke(LeaseRevoke { id, decided_in_term }))
         }),
-        1 => (1i64..4, 0i64..9).prop_map(|(id, remaining_ttl)| {
+        1 => (1i64..4, 0i64..9, 6u64..9).prop_map(|(id, remaining_ttl, term)| {
             let remainders = vec![LeaseRemainder { id, remaining_ttl }];
-            Step::Apply(Change::LeaseCheckpoint(LeaseCheckpoint { remainders }))
+            let decided_in_term = if term == 6 { 0 } else { term };
+            Step::Apply(Change::LeaseCheckpoint(LeaseCheckpoint { remainders, decided_in_term }))
         }),
         2 => Just(Step::Settle),
         6 => range(revisions).prop_map(Step::Read),

@@ -12,7 +12,7 @@
 //! txn TARGET KEY[..END] OP GIVEN & ... ? operation ; operation : operation ; ...
 //!               with nested transactions in brackets: [ txn ... ]
 //! read txn ...                             the same, by a reader
-//! compact N | grant ID TTL | revoke ID [term=N] | checkpoint ID N | leases | keys ID
+//! compact N | grant ID TTL | revoke ID [term=N] | checkpoint ID N [term=N] | leases | keys ID
 //! hash [N] | sweep | restart
 //! ```
 
@@ -149,7 +149,9 @@ impl<'a> Words<'a> {
             "checkpoint" => {
                 let (id, remaining_ttl) = (number(self.next()), number(self.next()));
                 let remainders = vec![LeaseRemainder { id, remaining_ttl }];
-                Change::LeaseCheckpoint(LeaseCheckpoint { remainders })
+                let term = self.next().strip_prefix("term=").map_or(0, number);
+                let decided_in_term = term as u64;
+                Change::LeaseCheckpoint(LeaseCheckpoint { remainders, decided_in_term })
             }
             other => panic!("no command {other:?}"),
         }

@@ -16,7 +16,7 @@ use crate::lease::clock::{Clock, KeepAlive};
 use crate::port::{LeaseAnswer, Port};
 use crate::shared::Shared;
 
-/// How long a peer's question may wait for a revoke before it is told to ask again.
+/// How long a peer's question may wait before it has to be asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers questions while this member leads. Clones are the same desk.
@@ -63,52 +63,70 @@ impl LeaseDesk {
         &self,
         question: LeaseQuestion,
     ) -> Result<Option<LeaseAnswer>, LeaseError> {
-        match question {
-            LeaseQuestion::KeepAlive(id) => Ok(match self.keep_alive(id)? {
-                KeepAlive::Renewed(ttl) => Some(LeaseAnswer::KeepAlive(ttl)),
-                KeepAlive::Gone => Some(LeaseAnswer::KeepAlive(0)),
-                KeepAlive::Ending | KeepAlive::CommitFirst => None,
-            }),
-            LeaseQuestion::TimeToLive(id) => {
-                let mut clock = self.clock();
-                let clock = clock.as_mut().filter(|c| self.leads(c)).ok_or(LeaseError::NoLeader)?;
-                self.catch_up(clock);
-                Ok(Some(LeaseAnswer::TimeToLive(clock.time_to_live(id, Instant::now()))))
-            }
-        }
+        Ok(match self.look(question)? {
+            Looked::Answer(answer) => Some(answer),
+            Looked::Absent | Looked::Ending | Looked::CommitFirst => None,
+        })
     }
 
-    fn keep_alive(&self, id: i64) -> Result<KeepAlive, LeaseError> {
+    fn look(&self, question: LeaseQuestion) -> Result<Looked, LeaseError> {
         let mut clock = self.clock();
         let clock = clock.as_mut().filter(|c| self.leads(c)).ok_or(LeaseError::NoLeader)?;
         // It may have been granted, or revoked, a moment ago.
         self.catch_up(clock);
-        Ok(clock.keep_alive(id, Instant::now()))
+        let now = Instant::now();
+        Ok(match question {
+            LeaseQuestion::KeepAlive(id) => match clock.keep_alive(id, now) {
+                KeepAlive::Renewed(ttl) => Looked::Answer(LeaseAnswer::KeepAlive(ttl)),
+                KeepAlive::Gone => Looked::Absent,
+                KeepAlive::Ending => Looked::Ending,
+                KeepAlive::CommitFirst => Looked::CommitFirst,
+            },
+            LeaseQuestion::TimeToLive(id) => match clock.time_to_live(id, now) {
+                Some(times) => Looked::Answer(LeaseAnswer::TimeToLive(Some(times))),
+                None => Looked::Absent,
+            },
+        })
     }
 
-    /// The answer, waiting for what has to be decided or committed first.
+    /// The answer, waiting for what has to be applied, decided or committed first.
     pub(super) async fn answer_one(
         &self,
         question: LeaseQuestion,
     ) -> Result<LeaseAnswer, LeaseError> {
-        let LeaseQuestion::KeepAlive(id) = question else {
-            return self.try_answer(question)?.ok_or(LeaseError::TimedOut);
-        };
+        let mut is_applied = false;
         loop {
             let decided = self.decided.notified();
-            match self.keep_alive(id)? {
-                KeepAlive::Renewed(ttl) => return Ok(LeaseAnswer::KeepAlive(ttl)),
-                KeepAlive::Gone => return Ok(LeaseAnswer::KeepAlive(0)),
-                KeepAlive::Ending => decided.await,
-                KeepAlive::CommitFirst => self.commit_full(id).await?,
+            match (self.look(question)?, question) {
+                (Looked::Answer(answer), _) => return Ok(answer),
+                (Looked::Absent, _) if !is_applied => {
+                    self.apply_acknowledged().await?;
+                    is_applied = true;
+                }
+                (Looked::CommitFirst, LeaseQuestion::KeepAlive(id)) => self.commit_full(id).await?,
+                (Looked::Ending | Looked::CommitFirst, _) => decided.await,
+                (Looked::Absent, LeaseQuestion::KeepAlive(_)) => {
+                    return Ok(LeaseAnswer::KeepAlive(0));
+                }
+                (Looked::Absent, LeaseQuestion::TimeToLive(_)) => {
+                    return Ok(LeaseAnswer::TimeToLive(None));
+                }
             }
         }
     }
 
+    /// Returns once every grant that anybody has been told of is applied here. Another member may
+    /// apply an entry, and answer for it, before the leader does.
+    async fn apply_acknowledged(&self) -> Result<(), LeaseError> {
+        self.port.read_barrier().await.map_err(|_| LeaseError::NoLeader)
+    }
+
     /// Replicates that a lease has its full TTL again.
     async fn commit_full(&self, id: i64) -> Result<(), LeaseError> {
+        let term = self.clock().as_ref().map(Clock::term).ok_or(LeaseError::NoLeader)?;
         let remainders = vec![LeaseRemainder { id, remaining_ttl: 0 }];
-        let change = Change::LeaseCheckpoint(LeaseCheckpoint { remainders });
+        let checkpoint = LeaseCheckpoint { remainders, decided_in_term: term };
+        let change = Change::LeaseCheckpoint(checkpoint);
         let proposed = self.port.propose(Command { change: Some(change) }).await;
         proposed.map_err(|_| LeaseError::TimedOut)?;
         let mut clock = self.clock();
@@ -118,36 +136,62 @@ impl LeaseDesk {
         Ok(())
     }
 
-    /// Answers a peer's questions together.
+    /// Answers a peer's questions: all that can be answered at once, or else all that can be soon.
+    /// What takes a while holds up nothing else: the peer asks for it again, by itself.
     pub(crate) async fn answer(&self, asked: peer::LeaseRequest) -> peer::LeaseResponse {
         let leads = self.clock().as_ref().is_some_and(|clock| self.leads(clock));
         if !leads {
             return peer::LeaseResponse { not_leader: true, ..Default::default() };
         }
-        let keep_alive = asked.keep_alive.into_iter().map(|lease| async move {
-            let answering = self.answer_one(LeaseQuestion::KeepAlive(lease));
-            let ttl = match tokio::time::timeout(PATIENCE, answering).await {
-                Ok(Ok(LeaseAnswer::KeepAlive(ttl))) => Some(ttl),
-                _ => None,
-            };
-            let unknown = ttl.is_none();
-            peer::lease_response::KeepAlive { lease, ttl: ttl.unwrap_or(0), unknown }
+        let keep_alive = asked.keep_alive.into_iter().map(LeaseQuestion::KeepAlive);
+        let time_to_live = asked.time_to_live.into_iter().map(LeaseQuestion::TimeToLive);
+        let mut response = peer::LeaseResponse::default();
+        let mut open = Vec::new();
+        for question in keep_alive.chain(time_to_live) {
+            match self.try_answer(question) {
+                Ok(Some(answer)) => add(&mut response, question, answer),
+                Ok(None) | Err(_) => open.push(question),
+            }
+        }
+        if !response.keep_alive.is_empty() || !response.time_to_live.is_empty() {
+            return response;
+        }
+        let waiting = open.into_iter().map(|question| async move {
+            let answer = tokio::time::timeout(PATIENCE, self.answer_one(question)).await;
+            Some((question, answer.ok()?.ok()?))
         });
-        let keep_alive = join_all(keep_alive).await;
-        let mut time_to_live = Vec::new();
-        for lease in asked.time_to_live {
-            let Ok(Some(LeaseAnswer::TimeToLive(found))) =
-                self.try_answer(LeaseQuestion::TimeToLive(lease))
-            else {
-                continue;
-            };
-            time_to_live.push(peer::lease_response::TimeToLive {
+        for (question, answer) in join_all(waiting).await.into_iter().flatten() {
+            add(&mut response, question, answer);
+        }
+        response
+    }
+}
+
+/// What the clock says to a question.
+enum Looked {
+    Answer(LeaseAnswer),
+    /// The lease is not known here, or not yet.
+    Absent,
+    /// The lease is about to be revoked; ask again when that is decided.
+    Ending,
+    /// A shorter remainder is replicated: "full again" must be committed first.
+    CommitFirst,
+}
+
+fn add(response: &mut peer::LeaseResponse, question: LeaseQuestion, answer: LeaseAnswer) {
+    use peer::lease_response as wire;
+    match (question, answer) {
+        (LeaseQuestion::KeepAlive(lease), LeaseAnswer::KeepAlive(ttl)) => {
+            response.keep_alive.push(wire::KeepAlive { lease, ttl, unknown: false });
+        }
+        (LeaseQuestion::TimeToLive(lease), LeaseAnswer::TimeToLive(found)) => {
+            response.time_to_live.push(wire::TimeToLive {
                 lease,
                 found: found.is_some(),
                 granted: found.map_or(0, |found| found.granted),
                 remaining: found.map_or(0, |found| found.remaining),
             });
         }
-        peer::LeaseResponse { not_leader: false, keep_alive, time_to_live }
+        _ => unreachable!("a question is answered in its own kind"),
     }
 }

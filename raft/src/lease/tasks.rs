@@ -1,22 +1,13 @@
-//! The tasks of the lease clock: running it while this member leads, and taking questions to
-//! whoever does.
+//! Running the lease clock while this member leads.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_proto::peer;
 use holdfast_store::command::{Change, Command, LeaseCheckpoint, LeaseRemainder, LeaseRevoke};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::Request;
 
-use crate::error::LeaseError;
-use crate::intake::{LeaseQuestion, LeaseSubmission};
 use crate::lease::clock::{CHECKPOINT_LEASES_MAX, Clock};
 use crate::lease::desk::LeaseDesk;
-use crate::peer::{Lane, Peers};
-use crate::port::{LeaseAnswer, Mail, TimeToLive};
 use crate::status::Leadership;
 
 /// How often the clock looks for leases that have expired.
@@ -27,8 +18,6 @@ const EXPIRE_MAX: usize = 500;
 const REVOKES_MAX: usize = 64;
 /// How often remainders are replicated.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
-/// Between two attempts to reach a leader.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs the clock whenever this member leads, until the node stops and drops it.
 pub(crate) async fn keep_time(desk: LeaseDesk, election_timeout: Duration) {
@@ -77,7 +66,7 @@ async fn lead(desk: &LeaseDesk, term: u64, election_timeout: Duration) {
             revokes.spawn(revoke(desk.clone(), id, term));
         }
         if Instant::now() >= checkpoint_due {
-            checkpoint(desk).await;
+            checkpoint(desk, term).await;
             checkpoint_due = Instant::now() + CHECKPOINT_EVERY;
         }
         let tick = Instant::now() + TICK;
@@ -102,13 +91,16 @@ fn with_clock<R: Default>(desk: &LeaseDesk, work: impl FnOnce(&mut Clock) -> R) 
 async fn revoke(desk: LeaseDesk, id: i64, term: u64) {
     let change = Change::LeaseRevoke(LeaseRevoke { id, decided_in_term: term });
     // Whatever came of it: if the lease is still there, it has not been revoked yet.
-    let _ = desk.port.propose(Command { change: Some(change) }).await;
+    if desk.port.propose(Command { change: Some(change) }).await.is_err() {
+        // Turned away, it may be at once and again at once: in an overload, which this must not feed.
+        tokio::time::sleep(TICK).await;
+    }
     with_clock(&desk, |clock| clock.revoke_failed(id));
     desk.decided.notify_waiters();
 }
 
 /// Replicates how long the long leases have left.
-async fn checkpoint(desk: &LeaseDesk) {
+async fn checkpoint(desk: &LeaseDesk, term: u64) {
     let remainders = with_clock(desk, |clock| clock.remainders(Instant::now()));
     for chunk in remainders.chunks(CHECKPOINT_LEASES_MAX) {
         with_clock(desk, |clock| {
@@ -118,124 +110,10 @@ async fn checkpoint(desk: &LeaseDesk) {
         });
         let remainders =
             chunk.iter().map(|&(id, remaining_ttl)| LeaseRemainder { id, remaining_ttl }).collect();
-        let change = Change::LeaseCheckpoint(LeaseCheckpoint { remainders });
+        let change = Change::LeaseCheckpoint(LeaseCheckpoint { remainders, decided_in_term: term });
         if let Err(error) = desk.port.propose(Command { change: Some(change) }).await {
             tracing::warn!(%error, "the remainders of leases were not replicated");
             return;
         }
     }
-}
-
-/// Takes the ports' questions to the leader, until the node stops and drops it.
-pub(crate) async fn answer_ports(desk: LeaseDesk, peers: Arc<Peers>) {
-    let mut waiting: Vec<LeaseSubmission> = Vec::new();
-    loop {
-        if waiting.is_empty() {
-            waiting = desk.shared.intake.leases().await;
-        } else {
-            // Those left over from the last attempt; whoever has come meanwhile joins them.
-            let more = tokio::time::timeout(PAUSE, desk.shared.intake.leases()).await;
-            waiting.extend(more.unwrap_or_default());
-            let now = Instant::now();
-            waiting.retain(|submission| submission.deadline > now);
-        }
-        let leader = desk.shared.status.leadership().borrow().leader;
-        waiting = match leader {
-            Some(leader) if leader == desk.shared.identity.member_id => answer_here(&desk, waiting),
-            Some(leader) => ask_leader(&desk, &peers, leader, waiting).await,
-            None => waiting,
-        };
-    }
-}
-
-/// Answers what can be answered at once, and leaves the rest to tasks. Gives back what this member
-/// turns out not to decide.
-fn answer_here(desk: &LeaseDesk, waiting: Vec<LeaseSubmission>) -> Vec<LeaseSubmission> {
-    let mut left = Vec::new();
-    let mut answers = Vec::new();
-    for submission in waiting {
-        match desk.try_answer(submission.question) {
-            Ok(Some(answer)) => {
-                answers.push((submission.ticket, Mail::Lease(submission.ticket, Ok(answer))));
-            }
-            Ok(None) => {
-                let desk = desk.clone();
-                tokio::spawn(async move { answer_later(desk, submission).await });
-            }
-            Err(_) => left.push(submission),
-        }
-    }
-    desk.shared.post(answers);
-    left
-}
-
-async fn answer_later(desk: LeaseDesk, submission: LeaseSubmission) {
-    let answering = desk.answer_one(submission.question);
-    let answer = match tokio::time::timeout_at(submission.deadline, answering).await {
-        Ok(answer) => answer,
-        Err(_) => Err(LeaseError::TimedOut),
-    };
-    desk.shared.post(vec![(submission.ticket, Mail::Lease(submission.ticket, answer))]);
-}
-
-/// Asks the leader everything at once. Gives back what it did not answer.
-async fn ask_leader(
-    desk: &LeaseDesk,
-    peers: &Peers,
-    leader: u64,
-    waiting: Vec<LeaseSubmission>,
-) -> Vec<LeaseSubmission> {
-    let Some(urls) = desk.shared.peer_urls(leader) else { return waiting };
-    let mut asked = peer::LeaseRequest::default();
-    for submission in &waiting {
-        match submission.question {
-            LeaseQuestion::KeepAlive(id) => asked.keep_alive.push(id),
-            LeaseQuestion::TimeToLive(id) => asked.time_to_live.push(id),
-        }
-    }
-    for list in [&mut asked.keep_alive, &mut asked.time_to_live] {
-        list.sort_unstable();
-        list.dedup();
-    }
-    let mut request = Request::new(asked);
-    peers.gate().sign(&mut request, leader);
-    let mut client = peers.client(leader, &urls, Lane::Pulse);
-    let answer = match tokio::time::timeout(2 * TICK + TICK, client.lease(request)).await {
-        Ok(Ok(answer)) => answer.into_inner(),
-        _ => return waiting,
-    };
-    settle(desk, &answer, waiting)
-}
-
-fn settle(
-    desk: &LeaseDesk,
-    answer: &peer::LeaseResponse,
-    waiting: Vec<LeaseSubmission>,
-) -> Vec<LeaseSubmission> {
-    let kept: BTreeMap<i64, i64> =
-        answer.keep_alive.iter().filter(|k| !k.unknown).map(|k| (k.lease, k.ttl)).collect();
-    let found: BTreeMap<i64, Option<TimeToLive>> = answer
-        .time_to_live
-        .iter()
-        .map(|t| {
-            let times = TimeToLive { granted: t.granted, remaining: t.remaining };
-            (t.lease, t.found.then_some(times))
-        })
-        .collect();
-    let mut left = Vec::new();
-    let mut answers = Vec::new();
-    for submission in waiting {
-        let answer = match submission.question {
-            LeaseQuestion::KeepAlive(id) => kept.get(&id).map(|ttl| LeaseAnswer::KeepAlive(*ttl)),
-            LeaseQuestion::TimeToLive(id) => found.get(&id).map(|t| LeaseAnswer::TimeToLive(*t)),
-        };
-        match answer {
-            Some(answer) => {
-                answers.push((submission.ticket, Mail::Lease(submission.ticket, Ok(answer))));
-            }
-            None => left.push(submission),
-        }
-    }
-    desk.shared.post(answers);
-    left
 }

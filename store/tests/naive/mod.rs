@@ -126,6 +126,9 @@ impl Naive {
             }
             Change::LeaseRevoke(revoke) => self.revoke(term, revoke),
             Change::LeaseCheckpoint(checkpoint) => {
+                if ![0, term].contains(&checkpoint.decided_in_term) {
+                    return Ok(Response::Done);
+                }
                 for remainder in &checkpoint.remainders {
                     if let Some(lease) = self.leases.get_mut(&remainder.id) {
                         lease.1 = remainder.remaining_ttl;
