@@ -22,7 +22,7 @@ use super::replay::{self, Found, Replay};
 use super::segment::{self, Draft, Name, Origin};
 use super::state::State;
 use super::upkeep::Maintenance;
-use super::{Hooks, Wal, WalOptions};
+use super::{Hooks, Wal, WalOptions, newest};
 
 /// An open log.
 pub struct Opened {
@@ -42,6 +42,17 @@ pub struct Opened {
 struct Listing {
     segments: Vec<u64>,
     spares: Vec<u64>,
+    /// The newest segment that was ever noted.
+    newest: Option<u64>,
+}
+
+/// Whether a log was begun in a folder.
+pub fn exists(files: &dyn Files, directory: &Path) -> Result<bool, WalError> {
+    if !files.exists(directory).map_err(WalError::io("look for", directory))? {
+        return Ok(false);
+    }
+    let names = files.list(directory).map_err(WalError::io("list", directory))?;
+    Ok(names.iter().any(|name| matches!(segment::classify(name), Name::Segment(_))))
 }
 
 /// Opens the log in a folder, or begins one there.
@@ -56,12 +67,15 @@ pub fn open(
     assert!(options.segment_bytes.is_multiple_of(SECTOR), "segments are whole sectors");
     assert!(options.segment_bytes >= SECTOR * 2, "a segment holds a group");
     let listing = list(&*files, directory, options)?;
-    let found = find_segments(&*files, directory, &listing.segments)?;
+    let found = find_segments(&*files, directory, &listing)?;
     let (mut replay, origin) = match found.last() {
         Some(_) => continue_from(directory, &found)?,
         None => (begin_empty(), None),
     };
-    let active = write_fresh(&*files, directory, options, &mut replay, origin)?;
+    let active = match found.last() {
+        Some(last) if replay.unused => go_on_in(&*files, directory, options, last)?,
+        _ => write_fresh(&*files, directory, options, &mut replay, origin)?,
+    };
     let torn = replay.torn.take();
     let state = replay.state;
     let next_spare = listing.spares.iter().max().map_or(0, |number| number + 1);
@@ -111,6 +125,7 @@ fn list(files: &dyn Files, directory: &Path, options: WalOptions) -> Result<List
                     files.remove(&path).map_err(WalError::io("remove", &path))?;
                 }
             }
+            Name::Newest => listing.newest = newest::read(files, directory)?,
             Name::Temporary => files.remove(&path).map_err(WalError::io("remove", &path))?,
             Name::Foreign => tracing::warn!(path = %path.display(), "not a file of the WAL"),
         }
@@ -122,25 +137,34 @@ fn list(files: &dyn Files, directory: &Path, options: WalOptions) -> Result<List
 fn find_segments(
     files: &dyn Files,
     directory: &Path,
-    numbers: &[u64],
+    listing: &Listing,
 ) -> Result<Vec<Found>, WalError> {
-    let mut found: Vec<Found> = Vec::with_capacity(numbers.len());
-    for number in numbers {
+    let mut found: Vec<Found> = Vec::with_capacity(listing.segments.len());
+    for number in &listing.segments {
         let expected = found.last().map_or(*number, |last| last.segment + 1);
         if *number != expected {
-            let damage = Damage {
-                file: segment::path(directory, expected),
-                offset: 0,
-                record: FrameName::SegmentHeader,
-                reason: "the segment is missing, and later ones exist".to_owned(),
-            };
-            return Err(damage.into());
+            return Err(missing(directory, expected, "later ones exist").into());
         }
         let path = segment::path(directory, *number);
         let file = files.open(&path).map_err(WalError::io("open", &path))?;
         found.push(replay::read_header(directory, *number, file)?);
     }
-    Ok(found)
+    let last = found.last().map_or(0, |last| last.segment);
+    match listing.newest {
+        Some(newest) if newest > last => {
+            Err(missing(directory, newest, "it was noted as the newest one").into())
+        }
+        _ => Ok(found),
+    }
+}
+
+fn missing(directory: &Path, segment: u64, evidence: &str) -> Damage {
+    Damage {
+        file: segment::path(directory, segment),
+        offset: 0,
+        record: FrameName::SegmentHeader,
+        reason: format!("the segment is missing, and {evidence}"),
+    }
 }
 
 fn continue_from(directory: &Path, found: &[Found]) -> Result<(Replay, Option<Origin>), WalError> {
@@ -162,7 +186,31 @@ fn begin_empty() -> Replay {
         mark: Mark { segment: 0, offset: 0, link: 0 },
         pending: Vec::new(),
         torn: None,
+        unused: false,
     }
+}
+
+/// Goes on in a segment in which nothing was ever written, so that starts that come to nothing do
+/// not leave a segment each. What it holds was synced before it had its name; the name, perhaps
+/// not.
+fn go_on_in(
+    files: &dyn Files,
+    directory: &Path,
+    options: WalOptions,
+    found: &Found,
+) -> Result<Active, WalError> {
+    if !options.unsafe_no_fsync {
+        let path = segment::path(directory, found.segment);
+        found.file.sync_data().map_err(WalError::io("sync", &path))?;
+        files.sync_directory(directory).map_err(WalError::io("sync", directory))?;
+    }
+    Ok(Active {
+        segment: found.segment,
+        file: found.file.clone(),
+        length: found.header.length,
+        end: FIRST_GROUP,
+        link: found.link,
+    })
 }
 
 /// Makes the segment to go on in, with the records that were above the mark.

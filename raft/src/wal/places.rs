@@ -155,6 +155,11 @@ impl Places {
         self.segments.first_key_value().map(|(number, _)| *number)
     }
 
+    /// The segment being written.
+    pub(super) fn newest_segment(&self) -> u64 {
+        *self.segments.last_key_value().expect("a log has a segment").0
+    }
+
     /// The oldest segment, if nothing in it is needed by a log that begins at `first`, and it is
     /// not the one being written.
     pub(super) fn removable(&self, first: u64) -> Option<u64> {

@@ -44,6 +44,8 @@ pub(super) struct Replay {
     pub(super) pending: Vec<Group>,
     /// Why the log ends where it does, if there are bytes behind its end.
     pub(super) torn: Option<Damage>,
+    /// Nothing was ever written behind the header of the last segment.
+    pub(super) unused: bool,
 }
 
 /// Reads the header of a segment.
@@ -95,6 +97,7 @@ pub(super) fn replay(directory: &Path, segments: &[Found]) -> Result<Replay, Wal
         mark: mark_of(first),
         pending: Vec::new(),
         torn: None,
+        unused: false,
     };
     for (number, found) in segments.iter().enumerate() {
         let path = segment::path(directory, found.segment);
@@ -102,6 +105,7 @@ pub(super) fn replay(directory: &Path, segments: &[Found]) -> Result<Replay, Wal
         let next = segments.get(number + 1);
         let end = next.map_or(found.header.length, |next| next.header.previous_end);
         let bytes = load(found, end).map_err(WalError::io("read", &path))?;
+        replay.unused = next.is_none() && format::all_zeros(&bytes[FIRST_GROUP as usize..]).is_ok();
         let Err(wrong) = replay.read_groups(found, &bytes) else {
             replay.leave(found, next).map_err(|wrong| damage(&path, wrong))?;
             continue;

@@ -5,6 +5,7 @@
 //! 0000000000000008.tmp   segment 8 being made; removed at opening
 //! spare-3                a full segment's worth of written bytes, waiting to be used
 //! spare-4.tmp            a spare being filled; removed at opening
+//! newest                 the newest segment's number: see `newest.rs`
 //! ```
 //!
 //! A file gets a segment's name only when its whole length was written and its header synced, so
@@ -18,6 +19,7 @@ use holdfast_store::files::{File, Files};
 use super::error::WalError;
 use super::format::{self, SegmentHeader};
 use super::limits::ZERO_BYTES;
+use super::newest;
 
 const SUFFIX: &str = ".wal";
 const TEMPORARY: &str = ".tmp";
@@ -28,6 +30,7 @@ const SPARE: &str = "spare-";
 pub(super) enum Name {
     Segment(u64),
     Spare(u64),
+    Newest,
     Temporary,
     Foreign,
 }
@@ -35,6 +38,9 @@ pub(super) enum Name {
 pub(super) fn classify(name: &str) -> Name {
     if name.ends_with(TEMPORARY) {
         return Name::Temporary;
+    }
+    if name == newest::NAME {
+        return Name::Newest;
     }
     let spare = name.strip_prefix(SPARE).and_then(|number| number.parse().ok());
     let segment = name
@@ -165,6 +171,7 @@ mod tests {
         assert_eq!(name(spare_path(directory, 26)), Name::Spare(26));
         assert_eq!(name(temporary_path(directory, 26)), Name::Temporary);
         assert_eq!(name(spare_temporary_path(directory, 26)), Name::Temporary);
+        assert_eq!(name(newest::path(directory)), Name::Newest);
         assert_eq!(classify("1a.wal"), Name::Foreign);
         assert_eq!(classify("lost+found"), Name::Foreign);
     }

@@ -32,6 +32,10 @@ struct Disk {
     syncs: u64,
     fail_sync_at: Option<u64>,
     writable: Option<u64>,
+    refuses_renames: bool,
+    refuses_removals: bool,
+    /// Whoever reads takes this first.
+    reading: Arc<Mutex<()>>,
 }
 
 #[derive(Clone)]
@@ -178,10 +182,23 @@ impl MemoryFiles {
         self.disk().writable = Some(bytes);
     }
 
+    /// Lets every rename fail, as a full disk does to a folder that would have to grow, and every
+    /// removal if `removals`.
+    pub fn refuse_names(&self, removals: bool) {
+        let mut disk = self.disk();
+        (disk.refuses_renames, disk.refuses_removals) = (true, removals);
+    }
+
+    /// Whoever holds this lock stalls all reads.
+    pub fn reading(&self) -> Arc<Mutex<()>> {
+        self.disk().reading.clone()
+    }
+
     /// Ends every failure that was asked for.
     pub fn heal(&self) {
         let mut disk = self.disk();
         (disk.fail_sync_at, disk.writable) = (None, None);
+        (disk.refuses_renames, disk.refuses_removals) = (false, false);
     }
 
     /// How many syncs there were, of files and folders.
@@ -221,6 +238,8 @@ impl MemoryFiles {
 
 impl File for MemoryFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let reading = self.disk.lock().expect(LOCK).reading.clone();
+        let _turn = reading.lock().expect(LOCK);
         let content = self.inode.content();
         let range = offset as usize..offset as usize + buffer.len();
         let bytes = content.seen.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -290,6 +309,9 @@ impl Files for MemoryFiles {
         if !disk.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        if disk.refuses_renames {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         disk.change(NameChange::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -298,6 +320,9 @@ impl Files for MemoryFiles {
         let mut disk = self.disk();
         if !disk.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
+        }
+        if disk.refuses_removals {
+            return Err(io::Error::other("simulated failure of a removal"));
         }
         disk.change(NameChange::Remove(path.to_owned()));
         Ok(())

@@ -1,31 +1,46 @@
 //! Files that come and go beside the writer: purged segments are recycled or removed, spares are
-//! filled with zeros. In bounded steps, driven from outside.
+//! filled with zeros, the newest segment is noted. In bounded steps, driven from outside.
+//!
+//! What the operating system refuses here is tried again with the next request. Segments vanish in
+//! order whatever it refuses: the next one goes only when the one before is gone.
 
+use std::path::Path;
 use std::sync::Arc;
+
+use holdfast_store::files::{File, Files};
 
 use super::error::{Failure, WalError};
 use super::handle::{Shared, Upkeep};
-use super::segment;
+use super::{newest, segment};
+
+/// A segment that is no part of the log any more, and whose file is still there.
+struct Retiring {
+    number: u64,
+    file: Arc<dyn File>,
+}
 
 /// A spare being filled.
 struct Filling {
     number: u64,
-    file: Arc<dyn holdfast_store::files::File>,
+    file: Arc<dyn File>,
     filled: u64,
 }
 
 /// The keeper of segment files.
 pub struct Maintenance {
     pub(super) shared: Arc<Shared>,
+    retiring: Option<Retiring>,
     filling: Option<Filling>,
     next_spare: u64,
-    /// Making spares failed, for want of space perhaps; not tried again before the next request.
+    /// The segment that the note on disk names.
+    noted: u64,
+    /// Something failed, for want of space perhaps; not tried again before the next request.
     paused: bool,
 }
 
 impl Maintenance {
     pub(super) fn new(shared: Arc<Shared>, next_spare: u64) -> Self {
-        Self { shared, filling: None, next_spare, paused: false }
+        Self { shared, retiring: None, filling: None, next_spare, noted: 0, paused: false }
     }
 
     /// Does one bounded piece of work: at most one file removed, or a mebibyte of zeros written.
@@ -34,13 +49,17 @@ impl Maintenance {
         if std::mem::take(&mut self.shared.upkeep().requested) {
             self.paused = false;
         }
-        match self.remove_segment().and_then(|removed| Ok(removed || self.fill_spare()?)) {
+        match self.work() {
             Ok(more) => more,
             Err(error) => {
                 self.handle(&error);
                 false
             }
         }
+    }
+
+    fn work(&mut self) -> Result<bool, WalError> {
+        Ok(self.remove_segment()? || self.note_newest()? || self.fill_spare()?)
     }
 
     fn handle(&mut self, error: &WalError) {
@@ -63,44 +82,73 @@ impl Maintenance {
     }
 
     fn remove_segment(&mut self) -> Result<bool, WalError> {
+        if self.paused {
+            return Ok(false);
+        }
+        let Some(retiring) = self.retiring.take().or_else(|| self.take_removable()) else {
+            return Ok(false);
+        };
+        let spare = segment::spare_path(&self.shared.directory, self.next_spare);
+        match self.retire(&retiring, &spare) {
+            Ok(true) => {
+                self.next_spare += 1;
+                self.shared.upkeep().spares.push_back(spare);
+                Ok(true)
+            }
+            Ok(false) => Ok(true),
+            Err(error) => {
+                self.retiring = Some(retiring);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the oldest segment out of the log, if nobody needs it.
+    fn take_removable(&self) -> Option<Retiring> {
         let first = {
             let Upkeep { removable_below, purged_next, .. } = &*self.shared.upkeep();
             *purged_next.min(removable_below)
         };
         let mut places = self.shared.places_mut();
-        let Some(number) = places.removable(first) else { return Ok(false) };
-        let file = places.remove_segment(number);
-        drop(places);
-        self.retire(number, file)?;
-        Ok(true)
+        let number = places.removable(first)?;
+        Some(Retiring { number, file: places.remove_segment(number) })
     }
 
     /// Recycles a segment that nobody reads, else removes it. The folder is synced either way
     /// before anything else happens, so that segments vanish in order, and so that a recycled
-    /// file cannot come back under its old name.
-    fn retire(
-        &mut self,
-        number: u64,
-        file: Arc<dyn holdfast_store::files::File>,
-    ) -> Result<(), WalError> {
+    /// file cannot come back under its old name. Returns whether it has become the spare.
+    fn retire(&self, retiring: &Retiring, spare: &Path) -> Result<bool, WalError> {
         let Shared { files, directory, options, .. } = &*self.shared;
-        let path = segment::path(directory, number);
-        let wanted = self.shared.upkeep().spares.len() < options.spare_segments_max;
-        let length = file.length().map_err(WalError::io("measure", &path))?;
-        let unread = Arc::strong_count(&file) == 1;
-        let spare = segment::spare_path(directory, self.next_spare);
-        let recycles = wanted && unread && length == options.segment_bytes;
-        if recycles {
-            files.rename(&path, &spare).map_err(WalError::io("rename", &path))?;
-            self.next_spare += 1;
-        } else {
-            files.remove(&path).map_err(WalError::io("remove", &path))?;
+        let Retiring { number, file } = retiring;
+        let path = segment::path(directory, *number);
+        let mut recycled = false;
+        // An attempt that failed may have had its effect all the same.
+        if files.exists(&path).map_err(WalError::io("look for", &path))? {
+            let wanted = self.shared.upkeep().spares.len() < options.spare_segments_max;
+            let unread = Arc::strong_count(file) == 1;
+            let length = file.length().map_err(WalError::io("measure", &path))?;
+            recycled = wanted
+                && unread
+                && length == options.segment_bytes
+                && rename(&**files, &path, spare);
+            if !recycled {
+                files.remove(&path).map_err(WalError::io("remove", &path))?;
+            }
         }
         self.sync_directory()?;
-        if recycles {
-            self.shared.upkeep().spares.push_back(spare);
+        Ok(recycled)
+    }
+
+    /// Notes the newest segment, whose name has been durable since before anyone was told of it.
+    fn note_newest(&mut self) -> Result<bool, WalError> {
+        let Shared { files, directory, options, .. } = &*self.shared;
+        let newest = self.shared.places().newest_segment();
+        if self.paused || self.noted == newest {
+            return Ok(false);
         }
-        Ok(())
+        newest::write(&**files, directory, newest, !options.unsafe_no_fsync)?;
+        self.noted = newest;
+        Ok(true)
     }
 
     fn fill_spare(&mut self) -> Result<bool, WalError> {
@@ -141,4 +189,13 @@ impl Maintenance {
         }
         files.sync_directory(directory).map_err(WalError::io("sync", directory))
     }
+}
+
+/// Makes a spare of a segment, unless that is refused: a new name may need space that there is not.
+fn rename(files: &dyn Files, segment: &Path, spare: &Path) -> bool {
+    let renamed = files.rename(segment, spare);
+    if let Err(error) = &renamed {
+        tracing::warn!(%error, path = %segment.display(), "cannot recycle a WAL segment");
+    }
+    renamed.is_ok()
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::super::segment;
+use super::super::{newest, segment};
 use super::*;
 
 /// A group of the last segment: where it lies, and what the log held before and after it.
@@ -328,6 +328,52 @@ fn a_missing_segment_is_damage() {
         };
         assert_eq!(&damage.file, path);
         assert!(damage.reason.contains("missing"), "{damage}");
+    }
+}
+
+/// The last one too, or all of them, once the note that names it was written.
+#[test]
+fn a_missing_last_segment_is_damage() {
+    let mut build = in_flight();
+    while build.log.maintenance.step() {}
+    let fixture = build.finish();
+    let last = &fixture.segments.last().unwrap().0;
+    for all in [false, true] {
+        let files = MemoryFiles::new(1);
+        let gone = |path: &PathBuf| {
+            path == last || (all && path.extension().is_some_and(|suffix| suffix == "wal"))
+        };
+        for kept in fixture.files.paths().iter().filter(|path| !gone(path)) {
+            files.set_content(kept, fixture.files.content(kept));
+        }
+        let Err(WalError::Damage(damage)) = open_on(&files) else {
+            panic!("it was not missed");
+        };
+        assert_eq!(&damage.file, last);
+        assert!(damage.reason.contains("missing"), "{damage}");
+    }
+}
+
+#[test]
+fn a_damaged_note_of_the_newest_segment_says_nothing() {
+    let mut build = in_flight();
+    while build.log.maintenance.step() {}
+    let fixture = build.finish();
+    let path = newest::path(Path::new(DIRECTORY));
+    let content = fixture.files.content(&path);
+    let damaged = (0..content.len()).flat_map(|at| {
+        let mut flipped = content.clone();
+        flipped[at] ^= 1;
+        [flipped, content[..at].to_vec()]
+    });
+    for bytes in damaged {
+        let files = fixture.files.copy();
+        files.set_content(&path, bytes);
+        let mut log = Harness::open(&files).expect("the log is whole");
+        assert_eq!(Model::of(&log.wal), fixture.whole);
+        while log.maintenance.step() {}
+        assert_ne!(files.content(&path), content, "it is written anew");
+        Harness::open(&files.power_cut()).expect("and right");
     }
 }
 

@@ -77,6 +77,70 @@ fn spares_without_space_only_pause() {
     assert!(log.files.paths().iter().any(|path| path.to_str().unwrap().ends_with("spare-1")));
 }
 
+/// A log of several segments, all but the last of them purged.
+fn purged() -> Harness {
+    let mut log = Harness::open(&MemoryFiles::new(3)).unwrap();
+    for index in 0..30 {
+        log.append([entry(1, index, 900)]);
+        log.step();
+    }
+    log.wal.purge(id(1, 28)).unwrap();
+    log.append([entry(1, 30, 900)]);
+    log.step();
+    log
+}
+
+fn segments(files: &MemoryFiles) -> usize {
+    let paths = files.paths();
+    paths.iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "wal")).count()
+}
+
+#[test]
+fn a_segment_that_cannot_go_goes_before_any_later_one() {
+    let mut log = purged();
+    let before = segments(&log.files);
+    log.files.refuse_names(true);
+    log.wal.allow_removal_below(29);
+    while log.maintenance.step() {}
+    assert_eq!(segments(&log.files), before);
+    log.files.heal();
+    log.wal.allow_removal_below(29);
+    while log.maintenance.step() {}
+    assert!(segments(&log.files) < before - 1);
+    let again = open_on(&log.files.copy()).expect("no segment is missing between others");
+    assert_eq!(Model::of(&again.wal), Model::of(&log.wal));
+    assert!(log.wal.failure().is_none());
+}
+
+#[test]
+fn a_segment_that_cannot_be_recycled_is_removed() {
+    let mut log = purged();
+    let before = segments(&log.files);
+    log.files.refuse_names(false);
+    log.wal.allow_removal_below(29);
+    while log.maintenance.step() {}
+    assert!(segments(&log.files) < before - 1);
+}
+
+#[test]
+fn starts_that_come_to_nothing_leave_no_segment_each() {
+    let mut log = purged();
+    log.idle();
+    let files = log.files.copy();
+    let held = Model::of(&open_on(&files).unwrap().wal);
+    let before = segments(&files);
+    for _ in 0..5 {
+        let again = Harness::open(&files).unwrap();
+        assert_eq!(Model::of(&again.wal), held);
+        assert_eq!(segments(&files), before);
+    }
+    let mut last = Harness::open(&files.power_cut()).unwrap();
+    last.append([entry(1, 31, 10)]);
+    last.step();
+    let again = open_on(&last.files.power_cut()).unwrap();
+    assert_eq!(Model::of(&again.wal), Model::of(&last.wal));
+}
+
 #[test]
 fn operations_out_of_order_are_refused() {
     let log = Harness::open(&MemoryFiles::new(3)).unwrap();
