@@ -1,7 +1,8 @@
 //! The data directory: whose it is, and that nobody else uses it.
 //!
 //! `identity` holds the member, its cluster and a random incarnation. An incarnation stands for
-//! everything the directory has promised: votes given, entries acknowledged.
+//! everything the directory has promised: votes given, entries acknowledged. It is written once the
+//! log has begun, so one of them without the other was not left so by a crash.
 
 use std::io;
 use std::path::Path;
@@ -41,6 +42,8 @@ struct IdentityFile {
 /// An opened data directory.
 pub(crate) struct Directory {
     pub(crate) identity: Identity,
+    /// The identity has just been drawn, and is not written yet.
+    pub(crate) is_new: bool,
 }
 
 /// Held for as long as this process uses the directory; the system releases it with the process.
@@ -70,8 +73,9 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     }
 }
 
-/// Opens the directory of the member that the flags describe, or makes it. The initial cluster is
-/// history once a member has data: as with etcd, a list that has changed since makes no difference.
+/// Opens the directory of the member that the flags describe, or makes it; a new identity is left
+/// for [`record`] to write. The initial cluster is history once a member has data: as with etcd, a
+/// list that has changed since makes no difference.
 pub(crate) fn open(
     config: &NodeConfig,
     files: &dyn Files,
@@ -91,8 +95,7 @@ pub(crate) fn open(
     if !files.exists(&path).map_err(failed("looking into"))? {
         let incarnation = crate::runtime::generator().random_range(1..=u64::MAX);
         let identity = Identity { member_id, cluster_id, incarnation };
-        create(directory, files, identity).map_err(failed("writing into"))?;
-        return Ok(Directory { identity });
+        return Ok(Directory { identity, is_new: true });
     }
     let found = read(&path, files).map_err(failed("reading the identity in"))?;
     if found.format > FORMAT {
@@ -111,7 +114,19 @@ pub(crate) fn open(
         });
     }
     let (cluster_id, incarnation) = (found.cluster, found.incarnation);
-    Ok(Directory { identity: Identity { member_id, cluster_id, incarnation } })
+    Ok(Directory { identity: Identity { member_id, cluster_id, incarnation }, is_new: false })
+}
+
+/// Writes a new identity, durably. The log that answers for it has to be there.
+pub(crate) fn record(
+    directory: &Path,
+    files: &dyn Files,
+    identity: Identity,
+) -> Result<(), OpenError> {
+    create(directory, files, identity).map_err(|source| {
+        let what = format!("writing the identity into {}", directory.display());
+        OpenError::Io { what, source }
+    })
 }
 
 fn create(directory: &Path, files: &dyn Files, identity: Identity) -> io::Result<()> {
@@ -173,8 +188,10 @@ mod tests {
         let files = MemoryFiles::default();
         let config = config(Path::new("/data"));
         let made = open(&config, &files, 1, 2).expect("made");
+        assert!(made.is_new && open(&config, &files, 1, 2).expect("made again").is_new);
+        record(&config.data_directory, &files, made.identity).expect("written");
         let found = open(&config, &files, 1, 2).expect("found");
-        assert_eq!(made.identity, found.identity);
+        assert_eq!((made.identity, false), (found.identity, found.is_new));
         let grown = open(&config, &files, 1, 3).expect("the initial cluster is history");
         assert_eq!(made.identity, grown.identity);
         assert!(matches!(open(&config, &files, 3, 2), Err(OpenError::WrongMember { .. })));

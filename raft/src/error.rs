@@ -48,6 +48,15 @@ pub enum OpenError {
     /// The member was removed from its cluster.
     #[error("the member has been permanently removed from the cluster")]
     Removed(u64),
+    /// The log is gone that held this member's votes and entries.
+    #[error(
+        "{0} holds the identity of a member but no log: the votes and entries it has promised are \
+         lost, so it must not take part again under that identity"
+    )]
+    LogMissing(String),
+    /// The identity is gone under which this member gave its votes and acknowledged its entries.
+    #[error("{0} holds a log but no identity of a member: the file `identity` is lost")]
+    IdentityMissing(String),
     /// The flags contradict each other.
     #[error("{0}")]
     Misconfigured(String),
@@ -67,7 +76,7 @@ pub enum OpenError {
 /// Why a proposal has no outcome. Those that may nevertheless take effect say so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// Turned away before anything happened: too much is waiting already.
+    /// Turned away before anything happened: too much is waiting already, or the disk has stalled.
     #[error("too many requests")]
     TooManyRequests,
     /// Turned away: larger than `--max-request-bytes`.

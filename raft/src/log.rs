@@ -14,7 +14,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, TryStreamExt, stream};
+use holdfast_store::Fatal;
 use holdfast_store::files::Files;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
@@ -29,6 +30,7 @@ use crate::wal::{
     self, Failure, Hooks, Maintenance, Opened, Pace, Progress, Unflushed, Wal, WalCore, WalError,
     WalOptions, WalThreads,
 };
+use crate::work;
 
 mod convert;
 #[cfg(test)]
@@ -51,6 +53,7 @@ const SIMULATED_SEGMENT_BYTES: u64 = 256 << 10;
 #[derive(Clone)]
 pub(crate) struct Log {
     wal: Wal,
+    workers: Workers,
     facts: LogFacts,
     _writer: Arc<Writer>,
 }
@@ -143,7 +146,17 @@ impl Log {
             path: directory,
             source,
         })?;
-        Ok(Self { wal, facts, _writer: Arc::new(writer) })
+        Ok(Self { wal, workers, facts, _writer: Arc::new(writer) })
+    }
+
+    /// Whether a data directory holds a log.
+    pub(crate) fn exists(files: &dyn Files, data_directory: &Path) -> Result<bool, Fatal> {
+        wal::exists(files, &wal::directory(data_directory)).map_err(Fatal::new)
+    }
+
+    /// Whether nothing was ever recorded.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.wal.state() == wal::State::default()
     }
 
     /// How far the log is on disk.
@@ -209,7 +222,24 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
 }
 
 impl Log {
-    fn read(&self, start: u64, end: u64, bytes: u64) -> io::Result<Vec<Entry>> {
+    /// Reads what is in memory in place, and what is only on disk off this runtime: a disk that
+    /// stalls must not stall those who could hand over because of it.
+    async fn read(&self, start: u64, end: u64, bytes: u64) -> io::Result<Vec<Entry>> {
+        if self.wal.is_in_memory(start) {
+            return self.read_here(start, end, bytes);
+        }
+        let log = self.clone();
+        let read = work::block(self.workers, move || log.read_here(start, end, bytes));
+        read.await.map_err(io_error)?
+    }
+
+    /// Whether the log goes as far as `index`, or has to, for the entry is committed.
+    fn should_hold(&self, index: u64) -> bool {
+        let wal::State { committed, last, .. } = self.wal.state();
+        [committed, last].into_iter().flatten().any(|id| index <= id.index)
+    }
+
+    fn read_here(&self, start: u64, end: u64, bytes: u64) -> io::Result<Vec<Entry>> {
         let entries = self.wal.entries_limited(start, end, bytes).map_err(io_error)?;
         entries.into_iter().map(|entry| convert::to_raft(entry).map_err(io_error)).collect()
     }
@@ -221,11 +251,11 @@ impl RaftLogReader<TypeConfig> for Log {
         range: RB,
     ) -> io::Result<Vec<Entry>> {
         let (start, end) = bounds(&range);
-        self.read(start, end, u64::MAX)
+        self.read(start, end, u64::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let entries = self.read(start, end, READ_BYTES_MAX)?;
+        let entries = self.read(start, end, READ_BYTES_MAX).await?;
         // What begins later than asked would leave a hole at the follower. Nothing at all is taken
         // as a heartbeat, after which the leader sees that it has purged these entries.
         let begins_there = entries.first().is_some_and(|first| first.log_id.index == start);
@@ -238,8 +268,8 @@ impl RaftLogReader<TypeConfig> for Log {
         range: RB,
     ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend {
         let (start, end) = bounds(&range);
-        let log = self.clone();
-        stream::iter(Steps { log, next: start, end }.flatten())
+        let steps = Steps { log: self.clone(), next: start, end };
+        stream::try_unfold(steps, Steps::take).try_flatten()
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -247,30 +277,39 @@ impl RaftLogReader<TypeConfig> for Log {
     }
 }
 
-/// Entries in steps of bounded size; ends where the log ends, or with an error.
+/// Entries in steps of bounded size, one after the other; ends where the log ends, or with an error.
 struct Steps {
     log: Log,
     next: u64,
     end: u64,
 }
 
-impl Iterator for Steps {
-    type Item = Vec<io::Result<Entry>>;
+/// One step.
+type Step = stream::Iter<std::iter::Map<std::vec::IntoIter<Entry>, fn(Entry) -> io::Result<Entry>>>;
 
-    fn next(&mut self) -> Option<Self::Item> {
+impl Steps {
+    async fn take(mut self) -> io::Result<Option<(Step, Self)>> {
         if self.next >= self.end {
-            return None;
+            return Ok(None);
         }
-        match self.log.read(self.next, self.end, READ_BYTES_MAX) {
-            Ok(entries) => {
-                self.next = entries.last()?.log_id.index + 1;
-                Some(entries.into_iter().map(Ok).collect())
-            }
-            Err(error) => {
-                self.next = self.end;
-                Some(vec![Err(error)])
-            }
+        let entries = self.log.read(self.next, self.end, READ_BYTES_MAX).await?;
+        let Some(first) = entries.first() else {
+            return if self.log.should_hold(self.next) { Err(self.hole()) } else { Ok(None) };
+        };
+        if first.log_id.index != self.next {
+            return Err(self.hole());
         }
+        self.next += entries.len() as u64;
+        let step: fn(Entry) -> io::Result<Entry> = Ok;
+        Ok(Some((stream::iter(entries.into_iter().map(step)), self)))
+    }
+
+    /// What is applied must not skip an entry.
+    fn hole(&self) -> io::Error {
+        io::Error::other(format!(
+            "entry {} is not in the log, and later ones count on it",
+            self.next
+        ))
     }
 }
 

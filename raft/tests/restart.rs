@@ -87,6 +87,29 @@ async fn an_emptied_directory_is_not_the_member_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_and_an_identity_stand_for_each_other() {
+    for lost in ["wal", "identity"] {
+        let mut world = World::new(3);
+        world.start_all().await;
+        let follower = world.follower().await;
+        world.crash(follower).await;
+        let path = world.configs[follower].data_directory.join(lost);
+        let files = world.files[follower].clone();
+        match lost {
+            "wal" => files.remove_directory(&path).expect("memory"),
+            _ => files.remove(&path).expect("it is there"),
+        }
+        let refused = world.start(follower).await.expect_err("it is not the member it was");
+        match lost {
+            "wal" => assert!(matches!(refused, OpenError::LogMissing(_)), "{refused}"),
+            _ => assert!(matches!(refused, OpenError::IdentityMissing(_)), "{refused}"),
+        }
+        let again = world.start(follower).await.expect_err("however often it is tried");
+        assert_eq!(again.to_string(), refused.to_string());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn directories_of_others_are_refused() {
     let mut world = World::new(1);
     world.start_all().await;

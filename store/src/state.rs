@@ -132,8 +132,8 @@ impl State {
     /// The entry at `position` is applied whole; also to be called for entries without commands.
     pub fn finish_entry(&mut self, position: Position) {
         // The log may begin at index 0, which is also where an empty state stands.
-        let is_first = self.position == Position::default();
-        let follows = is_first || position.index > self.position.index;
+        let is_first = self.position == Position::default() && position.index == 0;
+        let follows = is_first || position.index == self.position.index + 1;
         assert!(follows, "{position:?} follows {:?}", self.position);
         self.position = position;
         self.shared.records.end_entry(position);

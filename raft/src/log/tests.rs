@@ -131,3 +131,57 @@ async fn reads_are_bounded_and_share_what_is_decoded() {
     let decoded: *const _ = given.decoded().expect("nothing is an entry without proposals");
     assert!(std::ptr::eq(decoded, read.decoded().unwrap()), "decoded once");
 }
+
+/// A log of entries of which all but the last few are on disk only.
+async fn long(files: &MemoryFiles, workers: Workers) -> Log {
+    let mut log = open(files, workers);
+    let (done, confirmed) = callback();
+    log.append((0..50).map(|index| entry(index, 100)), done).await.unwrap();
+    confirmed.await.unwrap().unwrap();
+    log
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_applied_has_no_holes() {
+    let mut log = long(&MemoryFiles::new(1), Workers::Inline).await;
+    log.purge(log_id(1, 20)).await.unwrap();
+    let below: Vec<_> = log.entries_stream(20..30).await.collect().await;
+    assert!(matches!(&below[..], [Err(error)] if error.to_string().contains("entry 20")));
+    let all: Vec<_> = log.entries_stream(21..30).await.map(Result::unwrap).collect().await;
+    assert_eq!(all.len(), 9);
+    log.purge(log_id(1, 49)).await.unwrap();
+    let gone: Vec<_> = log.entries_stream(30..40).await.collect().await;
+    assert!(matches!(&gone[..], [Err(error)] if error.to_string().contains("entry 30")));
+}
+
+#[tokio::test]
+async fn a_disk_that_stalls_stalls_no_runtime() {
+    let files = MemoryFiles::new(1);
+    let mut log = long(&files, Workers::Threads).await;
+    let (reading, reader) = (files.reading(), log.clone());
+    // The lock is held by a thread of its own, until it is told to let go.
+    let (stalls, stalled) = std::sync::mpsc::channel();
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let disk = std::thread::spawn(move || {
+        let _held = reading.lock().unwrap();
+        stalls.send(()).expect("the test waits for it");
+        // An error says that the test is over.
+        let _ = told.recv_timeout(Duration::from_secs(20));
+    });
+    stalled.recv().expect("the disk stalls");
+    let mut read = tokio::spawn(async move {
+        let mut reader = reader;
+        reader.limited_get_log_entries(0, 5).await
+    });
+    let newest = log.limited_get_log_entries(49, 50).await.unwrap();
+    assert_eq!(newest, [entry(49, 100)], "what is in memory needs no disk");
+    tokio::select! {
+        biased;
+        _ = &mut read => panic!("nothing can be read"),
+        () = tokio::time::sleep(Duration::from_millis(50)) => {}
+    }
+    go_on.send(()).expect("the disk waits for it");
+    disk.join().unwrap();
+    let read = read.await.unwrap().unwrap();
+    assert_eq!(read, (0..5).map(|index| entry(index, 100)).collect::<Vec<_>>());
+}

@@ -17,7 +17,7 @@ use tonic::transport::Server;
 use crate::apply::Applier;
 use crate::barrier::Barriers;
 use crate::config::{Connection, Listen, NodeConfig, Seams, Workers};
-use crate::directory;
+use crate::directory::{self, Directory};
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
 use crate::lease::{LeaseDesk, answer_ports, keep_time};
@@ -61,7 +61,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let lock = is_shared.then(|| directory::lock(&config.data_directory)).transpose()?;
     let directory = directory::open(&config, &*seams.files, plan.member_id, plan.cluster_id)?;
     let identity = directory.identity;
-    let ground = lay_ground(&config, &seams, identity)?;
+    let ground = lay_ground(&config, &seams, &directory)?;
     let shared = ground.shared.clone();
     // Before the first peer calls.
     shared.look_at_members();
@@ -141,8 +141,12 @@ fn spawn_desks(
 fn lay_ground(
     config: &NodeConfig,
     seams: &Seams,
-    identity: crate::Identity,
+    directory: &Directory,
 ) -> Result<Ground, OpenError> {
+    let identity = directory.identity;
+    if !directory.is_new && !Log::exists(&*seams.files, &config.data_directory)? {
+        return Err(OpenError::LogMissing(config.data_directory.display().to_string()));
+    }
     let mut options = Options::new(&config.data_directory);
     options.files = seams.files.clone();
     options.backend = seams.backend.clone();
@@ -165,15 +169,7 @@ fn lay_ground(
         status,
         reader,
     ));
-    let failing = shared.clone();
-    let log = Log::open(
-        seams.files.clone(),
-        &config.data_directory,
-        seams.workers,
-        config.unsafe_no_fsync,
-        move |failure| failing.fail(Fatal::new(failure)),
-    );
-    let log = log.map_err(Fatal::new)?;
+    let log = open_log(config, seams, directory, &shared)?;
     reach::check(maintainer.manifests().last(), log.ends(), identity.incarnation)?;
     let facts = log.facts();
     let applier = Applier::new(state, shared.clone(), seams.plants.apply_twice);
@@ -190,6 +186,33 @@ fn lay_ground(
     run_apart("holdfast-watch", seams.workers, feed_watchers(hub.clone(), shared.clone()));
     let machine = Machine { shared: shared.clone(), applier, keeper };
     Ok(Ground { shared, machine, log, facts, hub })
+}
+
+/// The log, and then the identity of a directory that has had none: it stands for what the log
+/// holds, so neither is used without the other.
+fn open_log(
+    config: &NodeConfig,
+    seams: &Seams,
+    directory: &Directory,
+    shared: &Arc<Shared>,
+) -> Result<Log, OpenError> {
+    let failing = shared.clone();
+    let log = Log::open(
+        seams.files.clone(),
+        &config.data_directory,
+        seams.workers,
+        config.unsafe_no_fsync,
+        move |failure| failing.fail(Fatal::new(failure)),
+    );
+    let log = log.map_err(Fatal::new)?;
+    if directory.is_new {
+        if !log.is_unused() {
+            let shown = config.data_directory.display().to_string();
+            return Err(OpenError::IdentityMissing(shown));
+        }
+        directory::record(&config.data_directory, &*seams.files, directory.identity)?;
+    }
+    Ok(log)
 }
 
 /// Wakes the feeder of watchers.

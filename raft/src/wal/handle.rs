@@ -339,6 +339,14 @@ impl Wal {
         }
     }
 
+    /// Whether reading from `start` on needs no disk, as far as can be told now.
+    pub fn is_in_memory(&self, start: u64) -> bool {
+        let log = self.shared.log();
+        let next = log.state.next_index();
+        let first = log.state.first.unwrap_or(next);
+        start.max(first) >= log.tail.first().unwrap_or(next)
+    }
+
     /// The newest entry that is durable, with all before it. Lower after a truncation, at once.
     pub fn flushed_index(&self) -> Option<u64> {
         self.shared.flushed_next.load(Ordering::Acquire).checked_sub(1)
