@@ -15,6 +15,8 @@ pub const PROPOSAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 pub const BACKLOG_ENTRIES_MAX: u64 = 5000;
 /// Questions to the lease clock that wait at one port.
 pub const LEASE_QUESTIONS_MAX: usize = 100_000;
+/// A member whose disk has not taken a byte for so long refuses proposals and is not ready.
+pub const DISK_STALLED: Duration = Duration::from_secs(10);
 /// The part of a request's deadline that does not depend on the election timeout.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -197,7 +197,8 @@ impl PortShared {
         &self,
         command: Command,
     ) -> Result<(Ticket, oneshot::Receiver<Result<Applied, ProposeError>>), ProposeError> {
-        if self.node.status.backlog() > BACKLOG_ENTRIES_MAX {
+        let status = &self.node.status;
+        if status.backlog() > BACKLOG_ENTRIES_MAX || status.is_disk_stalled() {
             return Err(ProposeError::TooManyRequests);
         }
         if command.encoded_len() > self.node.request_bytes_max {

@@ -1,22 +1,26 @@
-//! A leader whose disk has stalled hands over.
+//! A member whose disk has stalled: a leader hands over, and any member refuses proposals in the end.
 //!
 //! Its log still grows in memory and its followers still answer, so nobody else would notice; but
-//! each of its own acknowledgements waits for a disk that may never come back.
+//! each of its own acknowledgements waits for a disk that may never come back. The log itself stops
+//! taking entries at a bound in bytes ([`crate::wal::limits::UNFLUSHED_BYTES_MAX`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::DISK_STALLED;
 use crate::log::Log;
 use crate::node::furthest;
 use crate::propose::Raft;
 use crate::shared::Shared;
+use crate::wal::Unflushed;
 
 /// Looks at the disk every so often, until the node stops and drops it.
 pub(crate) async fn watch_disk(shared: Arc<Shared>, raft: Raft, log: Log, patience: Duration) {
     loop {
         tokio::time::sleep(patience / 2).await;
         let unflushed = log.unflushed();
-        if unflushed.bytes == 0 || unflushed.age < patience {
+        shared.status.set_disk_stalled(lags(unflushed, DISK_STALLED));
+        if !lags(unflushed, patience) {
             continue;
         }
         let (bytes, age) = (unflushed.bytes, unflushed.age);
@@ -26,8 +30,31 @@ pub(crate) async fn watch_disk(shared: Arc<Shared>, raft: Raft, log: Log, patien
         }
         let Some(to) = furthest(&shared, &raft) else { continue };
         tracing::warn!(bytes, ?age, to = format_args!("{to:x}"), "handing over: the disk stalls");
-        if raft.trigger().transfer_leader(to).await.is_err() {
+        let trigger = raft.trigger();
+        // Raft itself may wait for the disk, and this must not wait for Raft.
+        let handed = tokio::time::timeout(patience, trigger.transfer_leader(to)).await;
+        if matches!(handed, Ok(Err(_))) {
             return;
         }
+    }
+}
+
+/// Whether the oldest unflushed byte has waited for so long.
+fn lags(unflushed: Unflushed, patience: Duration) -> bool {
+    unflushed.bytes > 0 && unflushed.age >= patience
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_lags_while_its_oldest_byte_is_old() {
+        let after = |bytes, seconds| {
+            lags(Unflushed { bytes, age: Duration::from_secs(seconds) }, DISK_STALLED)
+        };
+        assert!(!after(1, 9));
+        assert!(after(1, 10));
+        assert!(!after(0, 10), "nothing waits");
     }
 }

@@ -30,6 +30,8 @@ pub struct Status {
     pub applied_index: u64,
     /// The index of the last entry that the log has forgotten below a checkpoint.
     pub purged_index: u64,
+    /// Whether the log's disk has taken nothing for ten seconds; proposals are refused meanwhile.
+    pub is_disk_stalled: bool,
 }
 
 /// Who leads, and since which change.
@@ -55,6 +57,7 @@ pub(crate) struct StatusCell {
     purged_index: AtomicU64,
     applied: watch::Sender<u64>,
     learner: AtomicBool,
+    disk_stalled: AtomicBool,
     leadership: watch::Sender<Leadership>,
     leaderless: watch::Sender<bool>,
 }
@@ -102,6 +105,7 @@ impl StatusCell {
             purged_index: AtomicU64::new(0),
             applied: watch::Sender::new(0),
             learner: AtomicBool::new(false),
+            disk_stalled: AtomicBool::new(false),
             leadership: watch::Sender::new(Leadership::default()),
             leaderless: watch::Sender::new(true),
         }
@@ -124,7 +128,17 @@ impl StatusCell {
             committed_index: self.committed_index.load(Ordering::Acquire).max(applied_index),
             applied_index,
             purged_index: self.purged_index.load(Ordering::Acquire),
+            is_disk_stalled: self.is_disk_stalled(),
         }
+    }
+
+    /// Whether the log's disk has taken nothing for so long that nothing more is promised.
+    pub(crate) fn is_disk_stalled(&self) -> bool {
+        self.disk_stalled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_disk_stalled(&self, is_stalled: bool) {
+        self.disk_stalled.store(is_stalled, Ordering::Release);
     }
 
     pub(crate) fn term(&self) -> u64 {

@@ -13,8 +13,13 @@ use crate::services::Services;
 /// What `/livez` asks.
 pub(super) const LIVE: &[Check] = &[Check::SerializableRead];
 /// What `/readyz` asks.
-pub(super) const READY: &[Check] =
-    &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+pub(super) const READY: &[Check] = &[
+    Check::DataCorruption,
+    Check::SerializableRead,
+    Check::LinearizableRead,
+    Check::NonLearner,
+    Check::LogDisk,
+];
 
 /// One question to this member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub(super) enum Check {
     LinearizableRead,
     /// This member votes.
     NonLearner,
+    /// The log's disk takes what it is given; etcd asks nothing of the kind.
+    LogDisk,
 }
 
 impl Check {
@@ -36,6 +43,7 @@ impl Check {
             Self::SerializableRead => "serializable_read",
             Self::LinearizableRead => "linearizable_read",
             Self::NonLearner => "non_learner",
+            Self::LogDisk => "log_disk",
         }
     }
 
@@ -48,6 +56,10 @@ impl Check {
                 Err("not supported for learner".to_owned())
             }
             Self::NonLearner => Ok(()),
+            Self::LogDisk if services.node().status().is_disk_stalled => {
+                Err("the disk has taken nothing for ten seconds".to_owned())
+            }
+            Self::LogDisk => Ok(()),
         }
     }
 }
