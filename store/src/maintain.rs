@@ -53,6 +53,8 @@ pub struct Swept {
     pub dead: Vec<Revision>,
     /// The compacted revision, when this was the last of its records.
     pub finished: Option<i64>,
+    /// Whether the walk goes on with the next step, though this one may have found nothing.
+    pub goes_on: bool,
 }
 
 /// Does the housekeeping; owned by one thread.
@@ -83,6 +85,8 @@ impl Maintainer {
     /// durable.
     pub fn step(&mut self, flushed: u64) -> Result<Worked, Fatal> {
         let mut worked = self.sweep();
+        // Before anything that needs space: this is what gives some.
+        worked |= self.remove_one_file()?;
         for result in [self.seal_some(flushed), self.sync_one_file(), self.rewrite_some()] {
             match result {
                 Ok(more) => worked |= more,
@@ -91,7 +95,6 @@ impl Maintainer {
                 Err(WriteError::Fatal(fatal)) => return Err(fatal),
             }
         }
-        worked |= self.remove_one_file()?;
         Ok(if worked { Worked::Something } else { Worked::Nothing })
     }
 
@@ -106,9 +109,6 @@ impl Maintainer {
 
     fn sweep(&mut self) -> bool {
         let swept = self.sweeper.step(SWEEP_MAX);
-        if swept.dead.is_empty() && swept.finished.is_none() {
-            return false;
-        }
         if !swept.dead.is_empty() {
             self.swept = self.swept.max(swept.compacted);
             self.disk.records.forget(&swept.dead);
@@ -117,7 +117,7 @@ impl Maintainer {
         if let Some(compacted) = swept.finished {
             self.sweeper.forgotten(compacted);
         }
-        true
+        swept.goes_on || !swept.dead.is_empty() || swept.finished.is_some()
     }
 
     /// Removes one file that nothing refers to: no block, no kept manifest, no export, no reader.

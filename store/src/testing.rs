@@ -122,7 +122,12 @@ impl Small {
         let dead: Vec<_> = self.expected.keys().copied().filter(|r| choose(r.main)).collect();
         self.expected.retain(|revision, _| !choose(revision.main));
         self.compacted = self.applied as i64 + 1;
-        let swept = Swept { compacted: self.compacted, dead, finished: Some(self.compacted) };
+        let swept = Swept {
+            compacted: self.compacted,
+            dead,
+            finished: Some(self.compacted),
+            goes_on: false,
+        };
         self.script.0.lock().unwrap().push(swept);
     }
 

@@ -107,6 +107,57 @@ fn a_sweep_keeps_what_the_target_sees() {
     index.check();
 }
 
+/// Sweeps everything; gives how many parts it took.
+fn sweep_all(index: &mut Index, to: i64) -> usize {
+    let (mut next, mut parts): (Option<Cursor>, _) = (None, 0);
+    loop {
+        parts += 1;
+        next = index.sweep(next.as_deref(), to, to, usize::MAX).next;
+        if next.is_none() {
+            return parts;
+        }
+    }
+}
+
+#[test]
+fn chunks_go_with_their_keys() {
+    let mut index = Index::default();
+    let all = KeyRange::everything();
+    for number in 0..20_000 {
+        index.put(&key(number), Revision::new(2, number as i64), 0, |_| 9);
+    }
+    index.delete(&all, None, Revision::new(3, 0), usize::MAX, |_, _, _| {});
+    sweep_all(&mut index, 4);
+    index.check();
+    assert_eq!(index.chunks.len(), 1, "a deleted prefix leaves nothing behind");
+
+    // A queue: keys that rise for ever, and go in the same order.
+    for number in 0..20_000i64 {
+        index.put(&key(number as u64), Revision::new(10 + number, 0), 0, |_| 9);
+        if number >= 100 {
+            let gone = KeyRange::new(&key(number as u64 - 100).into(), &bytes::Bytes::new());
+            index.delete(&gone, None, Revision::new(10 + number, 1), 1, |_, _, _| {});
+        }
+        if number % 500 == 0 {
+            sweep_all(&mut index, 10 + number);
+            assert!(index.chunks.len() < 20, "{} chunks", index.chunks.len());
+        }
+    }
+    index.check();
+    assert_eq!(count_at(&index, &all, 20_009), 100);
+}
+
+#[test]
+fn a_part_of_a_sweep_looks_at_few_keys_even_when_none_is_dead() {
+    let mut index = Index::default();
+    for main in [2, 5] {
+        for number in 0..10_000 {
+            index.put(&key(number), Revision::new(main, number as i64), 0, |_| 9);
+        }
+    }
+    assert!(sweep_all(&mut index, 3) > 4, "everything is garbage later, and nothing is dead now");
+}
+
 #[test]
 fn deletes_go_in_slices() {
     let mut index = Index::default();

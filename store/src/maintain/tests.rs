@@ -126,6 +126,28 @@ fn one_revision_may_fill_many_blocks() {
     assert_eq!(Small::open(options(&files)).unwrap().expected, expected);
 }
 
+/// What nothing needs goes first when the disk is full, and makes room for what has to be written.
+#[test]
+fn a_full_disk_gives_up_what_nothing_needs() {
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    store.apply(400, 90);
+    store.take().unwrap();
+    store.compact(|main| main < 400);
+    store.settle().unwrap();
+    for index in [410, 420] {
+        store.apply(index, 90);
+        store.take().unwrap();
+    }
+    let used = |path: &std::path::PathBuf| files.contents(path).map_or(0, |bytes| bytes.len());
+    let used: usize = files.paths().iter().map(used).sum();
+    files.set_capacity(Some(used as u64));
+    store.apply(500, 90);
+    store.settle().unwrap();
+    assert_eq!(store.maintainer.step(store.applied).unwrap(), Worked::Nothing, "not paused");
+    store.check();
+}
+
 /// Many manifests of little each make many small blocks; they are merged.
 #[test]
 fn small_blocks_are_merged() {

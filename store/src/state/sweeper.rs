@@ -10,6 +10,9 @@ use crate::{Revision, Sweep, Swept};
 
 use super::shared::Shared;
 
+/// How many parts in which nothing is dead one step may go through.
+const IDLE_PARTS_MAX: usize = 16;
+
 /// Finds what compactions make superfluous; driven by the maintainer.
 pub(crate) struct IndexSweeper {
     shared: Arc<Shared>,
@@ -85,20 +88,22 @@ impl Sweep for IndexSweeper {
             self.start_over();
         }
         let Some(mut pass) = self.pass.take().or_else(|| self.begin()) else {
-            return Swept { compacted: self.done, dead: Vec::new(), finished: None };
+            return Swept { compacted: self.done, ..Swept::default() };
         };
+        let mut idle = 0;
         loop {
             let (dead, over) = self.part(&mut pass, max);
             let finished =
                 if over && self.shared.epoch() == self.epoch { self.end(&pass) } else { None };
             let compacted = pass.compacted;
-            if !over && dead.is_empty() {
+            if !over && dead.is_empty() && idle < IDLE_PARTS_MAX {
+                idle += 1;
                 continue;
             }
             if !over {
                 self.pass = Some(pass);
             }
-            return Swept { compacted, dead, finished };
+            return Swept { compacted, dead, finished, goes_on: !over };
         }
     }
 
