@@ -132,8 +132,7 @@ impl Reader {
     /// [`Response::Txn`].
     pub fn txn(&self, txn: &Txn, effort: Effort) -> Result<(i64, Response), ReadError> {
         self.attempt(true, |reader| {
-            let oldest = oldest_range(txn);
-            let view = reader.view(oldest, effort).or_else(|_| reader.view(0, effort))?;
+            let view = txn_view(&reader.shared, txn, effort)?;
             let path = txn::choose(&view, txn)?;
             txn::check(&view, txn, &path)?;
             Ok((view.current, read_branch(&view, txn, &path)?))
@@ -236,21 +235,30 @@ pub(crate) fn registered_view(
     revision: i64,
     effort: Effort,
 ) -> Result<View<'_>, Rejected> {
-    let (current, compacted) = shared.bounds();
-    let mut view = View { shared, current, compacted, effort, registration: None };
+    let mut view = unregistered_view(shared, effort);
     let at = view.resolve(revision)?;
     view.registration = Some(shared.registry.register(at)?);
     Ok(view)
 }
 
-/// The oldest revision that a transaction's ranges ask for; 0 for the latest.
-fn oldest_range(txn: &Txn) -> i64 {
+fn unregistered_view(shared: &Shared, effort: Effort) -> View<'_> {
+    let (current, compacted) = shared.bounds();
+    View { shared, current, compacted, effort, registration: None }
+}
+
+/// A view that compaction leaves alone down to the oldest revision which a range of `txn` asks for
+/// and which can be read. Which branch is taken is decided on it, so it covers both; a range that
+/// cannot be read is refused if its branch is taken.
+fn txn_view<'a>(shared: &'a Shared, txn: &Txn, effort: Effort) -> Result<View<'a>, Rejected> {
+    let mut view = unregistered_view(shared, effort);
     let operations = txn.success.iter().chain(&txn.failure);
     let revisions = operations.filter_map(|operation| match &operation.kind {
-        Some(OperationKind::Range(range)) if range.revision > 0 => Some(range.revision),
+        Some(OperationKind::Range(range)) => view.resolve(range.revision).ok(),
         _ => None,
     });
-    revisions.min().unwrap_or(0)
+    let oldest = revisions.fold(view.current, i64::min);
+    view.registration = Some(shared.registry.register(oldest)?);
+    Ok(view)
 }
 
 fn read_branch(view: &View<'_>, txn: &Txn, path: &Path) -> Result<Response, ReadError> {
@@ -271,3 +279,6 @@ fn read_branch(view: &View<'_>, txn: &Txn, path: &Path) -> Result<Response, Read
     }
     Ok(Response::Txn { succeeded: path.succeeded, responses })
 }
+
+#[cfg(test)]
+mod tests;
