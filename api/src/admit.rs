@@ -19,6 +19,10 @@ use crate::status::Error;
 /// A lease may not be granted for longer, in seconds.
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 
+/// How deep transactions may lie in one another. Every member decodes what is in the log, and
+/// protobuf decoders do not follow any depth.
+pub const TXN_DEPTH_MAX: usize = 32;
+
 /// What one request may be, from the flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -105,27 +109,28 @@ pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), Error> {
 
 /// Checks a transaction, both branches.
 pub fn txn(request: &TxnRequest, limits: &Limits) -> Result<(), Error> {
-    txn_level(request, limits.txn_ops)?;
+    txn_level(request, limits.txn_ops, TXN_DEPTH_MAX)?;
     overlap::check(&request.success)?;
     overlap::check(&request.failure)
 }
 
 /// Checks one level; what it uses of the budget is taken from the levels within it.
-fn txn_level(request: &TxnRequest, budget: usize) -> Result<(), Error> {
+fn txn_level(request: &TxnRequest, budget: usize, depth: usize) -> Result<(), Error> {
+    let depth = depth.checked_sub(1).ok_or_else(Error::txn_too_deep)?;
     let used = request.compare.len().max(request.success.len()).max(request.failure.len());
     let left = budget.checked_sub(used).ok_or(Error::TooManyOps)?;
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Error::EmptyKey);
     }
-    request.success.iter().chain(&request.failure).try_for_each(|op| operation(op, left))
+    request.success.iter().chain(&request.failure).try_for_each(|op| operation(op, left, depth))
 }
 
-fn operation(operation: &RequestOp, budget: usize) -> Result<(), Error> {
+fn operation(operation: &RequestOp, budget: usize, depth: usize) -> Result<(), Error> {
     match &operation.request {
         Some(Request::RequestRange(request)) => range(request),
         Some(Request::RequestPut(request)) => put(request),
         Some(Request::RequestDeleteRange(request)) => delete_range(request),
-        Some(Request::RequestTxn(request)) => txn_level(request, budget),
+        Some(Request::RequestTxn(request)) => txn_level(request, budget, depth),
         None => Err(Error::KeyNotFound),
     }
 }

@@ -100,6 +100,12 @@ impl Error {
         Self::Other(Code::Internal, text.into())
     }
 
+    /// A transaction whose entry in the log could not be decoded any more.
+    pub fn txn_too_deep() -> Self {
+        let text = "transactions are nested too deeply in txn request";
+        Self::Other(Code::InvalidArgument, text.into())
+    }
+
     /// A message above the receive limit.
     pub fn message_too_large(length: usize, limit: usize) -> Self {
         let text = format!("grpc: received message larger than max ({length} vs. {limit})");
@@ -134,6 +140,7 @@ impl From<ProposeError> for Error {
         match error {
             ProposeError::TooManyRequests => Self::TooManyRequests,
             ProposeError::TooLarge => Self::RequestTooLarge,
+            ProposeError::TooDeep => Self::txn_too_deep(),
             ProposeError::TimedOut => Self::Timeout,
             ProposeError::TimedOutLeaderLost => Self::TimeoutDueToLeaderFail,
             ProposeError::TimedOutConnectionLost => Self::TimeoutDueToConnectionLost,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use holdfast_store::command::Command;
+use holdfast_store::command::{Change, Command, OperationKind};
 use prost::Message;
 
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_PROPOSALS_MAX};
@@ -128,9 +128,23 @@ pub fn encode_proposal(origin: u64, nonce: u64, sequence: u64, command: Command)
     encoded.freeze()
 }
 
+/// Whether there are transactions within a transaction. Everything else is as deep as its schema.
+pub(crate) fn is_nested(command: &Command) -> bool {
+    let Some(Change::Txn(txn)) = &command.change else { return false };
+    let mut operations = txn.success.iter().chain(&txn.failure);
+    operations.any(|operation| matches!(operation.kind, Some(OperationKind::Txn(_))))
+}
+
+/// Whether a proposal can be read again out of the entry that will hold it.
+pub(crate) fn decodes_in_entry(proposal: &Bytes) -> bool {
+    let mut builder = BatchBuilder::new(0);
+    builder.push(proposal);
+    builder.finish().decoded().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use holdfast_store::command::{Change, Compact};
+    use holdfast_store::command::{Compact, Operation, Txn};
 
     use super::*;
 
@@ -151,6 +165,26 @@ mod tests {
             entry.proposals.iter().map(|p| (p.origin, p.nonce, p.sequence)).collect();
         assert_eq!(found, [(u64::MAX, 7, 0), (u64::MAX, 7, 1), (u64::MAX, 7, 2)]);
         assert_eq!(entry.proposals[2].command, command(2));
+    }
+
+    fn nested(depth: usize) -> Command {
+        let mut txn = Txn::default();
+        for _ in 1..depth {
+            let kind = Some(OperationKind::Txn(txn));
+            txn = Txn { success: vec![Operation { kind }], ..Txn::default() };
+        }
+        Command { change: Some(Change::Txn(txn)) }
+    }
+
+    #[test]
+    fn what_is_too_deep_to_be_decoded_from_the_log_is_found_before() {
+        assert!(!is_nested(&nested(1)) && !is_nested(&command(1)));
+        for (depth, decodes) in [(2, true), (32, true), (45, true), (50, false), (60, false)] {
+            let command = nested(depth);
+            assert!(is_nested(&command));
+            let proposal = encode_proposal(1, 2, 3, command);
+            assert_eq!(decodes_in_entry(&proposal), decodes, "depth {depth}");
+        }
     }
 
     #[test]

@@ -82,6 +82,9 @@ pub enum ProposeError {
     /// Turned away: larger than `--max-request-bytes`.
     #[error("request is too large")]
     TooLarge,
+    /// Turned away: transactions within transactions, deeper than a log entry can be decoded.
+    #[error("transactions are nested too deeply")]
+    TooDeep,
     /// It may or may not take effect.
     #[error("request timed out")]
     TimedOut,

@@ -18,7 +18,7 @@ use prost::Message;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::entry::encode_proposal;
+use crate::entry::{decodes_in_entry, encode_proposal, is_nested};
 use crate::error::{LeaseError, ProposeError, ReadBarrierError};
 use crate::intake::{
     BarrierSubmission, LeaseQuestion, LeaseSubmission, Parcel, Submission, Ticket,
@@ -210,7 +210,12 @@ impl PortShared {
         let mut local = self.lock();
         let ticket = local.next_ticket(self.number);
         let identity = &self.node.identity;
+        let nests = is_nested(&command);
         let encoded = encode_proposal(identity.member_id, self.node.nonce, ticket.0, command);
+        // A committed entry that does not decode would stop every member, for good.
+        if nests && !decodes_in_entry(&encoded) {
+            return Err(ProposeError::TooDeep);
+        }
         if !self.node.intake.reserve(encoded.len()) {
             return Err(ProposeError::TooManyRequests);
         }

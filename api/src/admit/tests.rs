@@ -208,3 +208,17 @@ fn the_size_is_that_of_the_entry() {
     assert_eq!(limits.check_size(984), Err(Error::RequestTooLarge));
     assert_eq!(limits.receive_bytes(), 1000 + 524_288);
 }
+
+#[test]
+fn transactions_may_lie_in_one_another_up_to_a_depth() {
+    let nested = |depth: usize| {
+        (1..depth).fold(TxnRequest::default(), |txn, _| TxnRequest {
+            success: vec![RequestOp { request: Some(Request::RequestTxn(txn)) }],
+            ..TxnRequest::default()
+        })
+    };
+    for depth in 1..=60 {
+        let expected = if depth <= 32 { Ok(()) } else { Err(Error::txn_too_deep()) };
+        assert_eq!(txn(&nested(depth), &LIMITS), expected, "depth {depth}");
+    }
+}
