@@ -1,7 +1,7 @@
 //! Catching up: a bounded step reads stored changes for watchers that are behind.
 //!
 //! ```text
-//!  lock    pick up to 512 watchers within 1000 revisions of the furthest behind
+//!  lock    pick up to 512 watchers within 1000 revisions of the furthest (or least) behind
 //!  unlock  read headers once, match, encode each event once, collect whole revisions
 //!  lock    queue; whoever has reached the current revision is synced, the rest stay behind
 //! ```
@@ -28,6 +28,8 @@ struct Job {
     readings: Vec<Reading>,
     /// The last revision to read.
     limit: i64,
+    /// The revision at which the last of them goes on.
+    latest: i64,
     epoch: u64,
     limits: Limits,
 }
@@ -35,7 +37,14 @@ struct Job {
 pub(super) fn step(shared: &Shared) -> Result<Worked, Fatal> {
     let source = shared.source.as_ref();
     let mut wakes = Wakes::default();
-    let picked = pick(&mut shared.lock(), source, &mut wakes);
+    let picked = {
+        let mut registry = shared.lock();
+        let picked = pick(&mut registry, source, &mut wakes);
+        // Handing over may have encoded much.
+        let limits = registry.limits;
+        registry.recent.trim(&limits);
+        picked
+    };
     wakes.fire();
     let (mut job, looked_at) = picked?;
     if job.readings.is_empty() {
@@ -55,7 +64,39 @@ pub(super) fn step(shared: &Shared) -> Result<Worked, Fatal> {
     delivered
 }
 
-/// Takes those furthest behind out of their set. Also serves, here and now, whoever needs nothing
+/// What handing over has done under this hold of the lock.
+#[derive(Default)]
+struct Used {
+    changes: usize,
+    bytes: usize,
+}
+
+/// How far a watcher was served from the recent revisions.
+enum HandedOver {
+    /// It is synced.
+    Whole,
+    /// It has been given some revisions and is behind again.
+    Part,
+    /// What it needs next is not in memory.
+    Nothing,
+}
+
+impl Job {
+    /// Whether one who goes on at `next` can be served together with the others: whatever is
+    /// picked, every one of them gets ahead.
+    fn takes(&self, next: Revision) -> bool {
+        next.main <= self.limit && next.main + self.limits.step_revisions > self.latest
+    }
+
+    fn add(&mut self, reading: Reading) {
+        let next = reading.next.main;
+        self.limit = self.limit.min(next + self.limits.step_revisions - 1);
+        self.latest = self.latest.max(next);
+        self.readings.push(reading);
+    }
+}
+
+/// Takes those at one end of those behind out of their set. Also serves, here and now, whoever needs nothing
 /// from disk. The number says how many were looked at.
 fn pick(
     registry: &mut Registry,
@@ -66,18 +107,19 @@ fn pick(
     let mut job = Job {
         readings: Vec::new(),
         limit: registry.current,
+        latest: 0,
         epoch: registry.epoch,
         limits: registry.limits,
     };
-    let mut changes = 0;
+    let mut used = Used::default();
     let limits = job.limits;
+    registry.change_ends();
     for looked_at in 0..limits.step_watchers {
-        let first = registry.furthest_behind();
-        let Some((next, key)) = first.filter(|(next, _)| next.main <= job.limit) else {
+        let Some((next, key)) = registry.next_behind().filter(|(next, _)| job.takes(*next)) else {
             return Ok((job, looked_at));
         };
         assert!(next.main <= registry.current, "who is behind has something to catch up with");
-        if changes > limits.hand_over_changes {
+        if used.changes > limits.hand_over_changes || used.bytes >= limits.live_bytes {
             return Ok((job, looked_at));
         }
         if next.main < compacted {
@@ -90,11 +132,13 @@ fn pick(
             registry.park(key, next);
             continue;
         }
-        if hand_over(registry, source, key, next, &mut changes, wakes)? {
-            continue;
+        match hand_over(registry, source, key, next, &mut used, wakes)? {
+            HandedOver::Whole => continue,
+            // It may be whose turn it is again.
+            HandedOver::Part => return Ok((job, looked_at + 1)),
+            HandedOver::Nothing => {}
         }
-        job.limit = job.limit.min(next.main + limits.step_revisions - 1);
-        job.readings.push(Reading::new(key, registry.watchers.at(key), next));
+        job.add(Reading::new(key, registry.watchers.at(key), next));
         registry.begin_reading(key, next);
     }
     Ok((job, limits.step_watchers))
@@ -106,27 +150,51 @@ fn end_compacted(registry: &mut Registry, key: SlabKey, compacted: i64, wakes: &
     wakes.append(registry.end(key, last));
 }
 
-/// Gives a watcher that is nowhere the rest from the recent revisions, and makes it synced. False
-/// if something it needs is not in memory. Adds the changes it looked at to `looked_at`.
+/// Gives a watcher that is nowhere the rest from the recent revisions, and makes it synced; or a
+/// part of the rest, if all would be too much or is not in memory.
 fn hand_over(
     registry: &mut Registry,
     source: &dyn EventSource,
     key: SlabKey,
     next: Revision,
-    looked_at: &mut usize,
+    used: &mut Used,
     wakes: &mut Wakes,
-) -> Result<bool, Fatal> {
+) -> Result<HandedOver, Fatal> {
     if next.sub != 0 || !registry.recent.reaches_back_to(next.main) {
-        return Ok(false);
+        return Ok(HandedOver::Nothing);
     }
-    let (range, class) = {
-        let watcher = registry.watchers.at(key);
-        (watcher.range.clone(), watcher.class)
+    let (parts, stopped_at) = recent_parts(registry, source, key, next.main, used)?;
+    let Some(stopped_at) = stopped_at else {
+        give(registry, key, parts, registry.current, false, wakes);
+        registry.sync(key, registry.current + 1);
+        return Ok(HandedOver::Whole);
     };
+    let Some(reaches) = parts.last().map(|part| part.revision) else {
+        return Ok(HandedOver::Nothing);
+    };
+    give(registry, key, parts, reaches, false, wakes);
+    registry.fall_behind(key, Revision::new(stopped_at, 0), wakes);
+    Ok(HandedOver::Part)
+}
+
+/// What a watcher is to see of the recent revisions from `first` on, and the revision at which that
+/// ends early, if it does.
+fn recent_parts(
+    registry: &mut Registry,
+    source: &dyn EventSource,
+    key: SlabKey,
+    first: i64,
+    used: &mut Used,
+) -> Result<(Vec<Part>, Option<i64>), Fatal> {
+    let watcher = registry.watchers.at(key);
+    let (range, class) = (watcher.range.clone(), watcher.class);
     let mut parts: Vec<Part> = Vec::new();
-    for revision in next.main..=registry.current {
+    for revision in first..=registry.current {
+        if used.bytes >= registry.limits.live_bytes {
+            return Ok((parts, Some(revision)));
+        }
         let mut part = Part::new(revision);
-        *looked_at += registry.recent.slots(revision).len();
+        used.changes += registry.recent.slots(revision).len();
         for place in 0..registry.recent.slots(revision).len() {
             let slot = &registry.recent.slots(revision)[place];
             if !slot.passes(class) || !range.contains(&slot.change.key) {
@@ -137,16 +205,15 @@ fn hand_over(
             let seen_as = Class { prev_kv: class.prev_kv && !bare, ..class };
             match registry.recent.event(source, revision, place, seen_as)? {
                 Found::Ready(event) => part.push(event),
-                Found::WouldBlock => return Ok(false),
+                Found::WouldBlock => return Ok((parts, Some(revision))),
             }
         }
         if !part.events.is_empty() {
+            used.bytes += part.bytes;
             parts.push(part);
         }
     }
-    give(registry, key, parts, registry.current, false, wakes);
-    registry.sync(key, registry.current + 1);
-    Ok(true)
+    Ok((parts, None))
 }
 
 /// Queues what was collected for a watcher, if it is anything.

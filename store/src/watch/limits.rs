@@ -12,7 +12,8 @@ pub(super) struct Limits {
     pub(super) publish_revisions: usize,
     /// Changes above which a revision is not matched live: everyone catches up with it.
     pub(super) live_changes: usize,
-    /// Encoded bytes above which the rest of a lock section is left to catching up, by group.
+    /// Encoded bytes above which the rest of a lock section is left to catching up, by group; and
+    /// after which handing over ends one.
     pub(super) live_bytes: usize,
     /// Recent revisions kept for handing over.
     pub(super) recent_revisions: usize,

@@ -30,7 +30,11 @@ pub(super) struct RecentRevision {
 
 impl RecentRevision {
     fn new(events: RevisionEvents) -> Self {
-        let slot = |change| Slot { change, plain: None, with_prev: None };
+        let slot = |mut change: Change| {
+            // It came as a part of its record, which must be free to go to disk.
+            change.key = Bytes::copy_from_slice(&change.key);
+            Slot { change, plain: None, with_prev: None }
+        };
         let slots = events.changes.into_iter().map(slot).collect();
         Self { revision: events.revision, slots, bytes: 0 }
     }
@@ -149,5 +153,21 @@ impl Recent {
             self.changes -= oldest.slots.len();
             self.bytes -= oldest.bytes;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_does_not_keep_records_in_memory() {
+        let record = Bytes::from(vec![b'k'; 1 << 20]);
+        let (key, kind) = (record.slice(..10), RecordKind::Tombstone);
+        let changes = vec![Change { sub: 0, key, kind, prev: None }];
+        let mut ring = Recent::default();
+        ring.push(RevisionEvents { revision: 2, changes, complete: true });
+        assert_eq!(ring.slots(2)[0].change.key, record[..10]);
+        assert!(record.is_unique(), "nothing of it is held");
     }
 }

@@ -99,6 +99,8 @@ pub(super) struct Registry {
     streams: BTreeMap<u64, Stream>,
     streams_made: u64,
     behind: BTreeSet<(Revision, SlabKey)>,
+    /// Whether the last step began with those least behind.
+    nearest_first: bool,
     reading: usize,
     parked: usize,
     catch_up_wake: Option<Arc<dyn Wake>>,
@@ -118,6 +120,7 @@ impl Registry {
             streams: BTreeMap::new(),
             streams_made: 0,
             behind: BTreeSet::new(),
+            nearest_first: true,
             reading: 0,
             parked: 0,
             catch_up_wake: None,
@@ -386,9 +389,18 @@ impl Registry {
         self.reading += 1;
     }
 
-    /// The watcher furthest behind that waits for a step.
-    pub(super) fn furthest_behind(&self) -> Option<(Revision, SlabKey)> {
-        self.behind.first().copied()
+    /// From which end the next step takes those who wait: one after the other, so that neither
+    /// those furthest behind nor those who have almost caught up wait for all others.
+    pub(super) fn change_ends(&mut self) {
+        self.nearest_first = !self.nearest_first;
+    }
+
+    /// The watcher whose turn it is in this step.
+    pub(super) fn next_behind(&self) -> Option<(Revision, SlabKey)> {
+        match self.nearest_first {
+            true => self.behind.last().copied(),
+            false => self.behind.first().copied(),
+        }
     }
 
     /// Jumps to `published`; everyone who may have missed something falls behind.

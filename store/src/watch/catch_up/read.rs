@@ -126,7 +126,7 @@ struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// Gives the event to a watcher that wants it; says how many bytes had to be encoded.
+    /// Gives the event, if it is still there, to a watcher that wants it; says how many bytes had to be encoded.
     fn give(&mut self, reading: &mut Reading) -> Result<usize, Fatal> {
         if !reading.wants(self.header) {
             return Ok(0);
@@ -136,18 +136,25 @@ impl Events<'_> {
             reading.push(self.header.revision, event.clone());
             return Ok(0);
         }
-        let event = self.encode(wants_prev)?;
+        let Some(event) = self.encode(wants_prev)? else { return Ok(0) };
         *(if wants_prev { &mut self.with_prev } else { &mut self.plain }) = Some(event.clone());
         let bytes = event.len();
         reading.push(self.header.revision, event);
         Ok(bytes)
     }
 
-    fn encode(&self, wants_prev: bool) -> Result<Bytes, Fatal> {
+    fn encode(&self, wants_prev: bool) -> Result<Option<Bytes>, Fatal> {
         let (header, at) = (self.header, self.header.revision);
-        let record = self.source.record(at)?;
+        let record = match self.source.record(at) {
+            Ok(record) => record,
+            // A compaction to this very revision took it after the header was read, since the same
+            // transaction wrote the key again. Asked after the attempt: the compacted revision
+            // rises before anything is removed.
+            Err(_) if self.source.compacted() >= at.main => return Ok(None),
+            Err(fatal) => return Err(fatal),
+        };
         let previous = if wants_prev { self.previous()? } else { None };
-        Ok(event::encode(&header.kind, &record, previous.as_deref()))
+        Ok(Some(event::encode(&header.kind, &record, previous.as_deref())))
     }
 
     /// The version that the change replaced: none for a creation, none once it is compacted.

@@ -1,7 +1,7 @@
 //! What happens while a step reads without the hub's lock.
 
 use super::super::{WatchSpec, Worked};
-use super::world::{World, put, spec};
+use super::world::{World, delete, put, spec};
 
 /// A world at revision 11 with one watcher on "a" from revision 2, which has to read.
 fn behind() -> (World, super::world::Client) {
@@ -59,6 +59,25 @@ fn compaction_during_a_read_is_noticed() {
     world.catch_up();
     assert_eq!(client.take(), ["created 0 at 11", "compacted 0 to 8"]);
     assert_eq!(world.hub.counts().watchers, 0);
+}
+
+/// One transaction may write a key and delete it; of these, compaction to its revision leaves only
+/// the deletion.
+#[test]
+fn what_a_compaction_to_this_revision_takes_during_a_read_is_left_out() {
+    let world = World::new();
+    world.commit(&[put("a", "1"), delete("a")]);
+    let client = world.stream();
+    client.stream.create(WatchSpec { start_revision: 2, ..spec("a", "") });
+    let during = world.clone();
+    world.when_reading_a_record(move || {
+        during.compact(2);
+        during.sweep();
+    });
+    world.catch_up();
+    let lines = client.take();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].starts_with("events 0 at 2: a"), "{lines:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Consumers that do not keep up, revisions that are too large, fragments.
 
+use super::super::limits::{Limits, NORMAL};
 use super::super::{RevisionEvents, WatchSpec, Worked};
 use super::world::{Op, World, put, spec};
 
@@ -34,6 +35,43 @@ fn a_slow_stream_is_bounded_and_loses_nothing() {
     assert_eq!((of(0), of(1), lines.len()), (100, 100, 202));
     slow.stream.request_progress();
     assert_eq!(slow.take(), ["progress -1 at 201"]);
+}
+
+#[test]
+fn who_is_almost_there_does_not_wait_for_who_is_far_behind() {
+    let world = World::with_limits(Limits { step_revisions: 10, ..NORMAL });
+    for at in 0..200 {
+        world.put("a", &at.to_string());
+    }
+    let client = world.stream();
+    client.stream.create(WatchSpec { start_revision: 2, ..spec("rare", "") });
+    client.stream.create(WatchSpec { start_revision: 201, ..spec("a", "") });
+    for _ in 0..2 {
+        assert_eq!(world.hub.catch_up_step().unwrap(), Worked::Something);
+    }
+    assert_eq!(client.take().last().unwrap(), "events 1 at 201: a=199@201");
+    assert_eq!(world.hub.counts().behind, 1);
+    world.catch_up();
+    assert_eq!(world.hub.counts().behind, 0);
+}
+
+#[test]
+fn handing_over_ends_when_it_has_been_much() {
+    let world = World::with_limits(Limits { live_bytes: 400, ..NORMAL });
+    let other = world.stream();
+    other.watch("b", "");
+    for at in 0..20 {
+        world.put("a", &at.to_string().repeat(50));
+    }
+    let client = world.stream();
+    client.stream.create(WatchSpec { start_revision: 2, ..spec("a", "") });
+    assert_eq!(client.take().len(), 1);
+    let mut counts = Vec::new();
+    while world.hub.catch_up_step().unwrap() == Worked::Something {
+        counts.push(client.take().iter().map(|line| line.matches('=').count()).sum::<usize>());
+    }
+    assert!(counts.iter().all(|count| *count < 10), "{counts:?}");
+    assert_eq!(counts.iter().sum::<usize>(), 20, "{counts:?}");
 }
 
 #[test]

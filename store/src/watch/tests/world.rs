@@ -35,6 +35,7 @@ struct Stored {
     /// Records of earlier revisions are on disk only.
     in_memory_from: i64,
     on_headers: Option<Interruption>,
+    on_record: Option<Interruption>,
 }
 
 /// The source.
@@ -45,6 +46,10 @@ pub(super) struct Naive {
 
 impl EventSource for Naive {
     fn record(&self, revision: Revision) -> Result<Bytes, Fatal> {
+        let interruption = self.stored.lock().unwrap().on_record.take();
+        if let Some(interruption) = interruption {
+            interruption();
+        }
         let stored = self.stored.lock().unwrap();
         let record = stored.records.get(&revision);
         record.map(|record| record.bytes.clone()).ok_or_else(|| Fatal::new("no such record"))
@@ -193,6 +198,11 @@ impl World {
     /// Runs `interruption` when headers are next read.
     pub(super) fn when_reading(&self, interruption: impl FnOnce() + Send + 'static) {
         self.source.stored.lock().unwrap().on_headers = Some(Box::new(interruption));
+    }
+
+    /// Runs `interruption` when a record is next read.
+    pub(super) fn when_reading_a_record(&self, interruption: impl FnOnce() + Send + 'static) {
+        self.source.stored.lock().unwrap().on_record = Some(Box::new(interruption));
     }
 
     pub(super) fn catch_up(&self) {
