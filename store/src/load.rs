@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::backend::directory::BlockDirectory;
-use crate::blocks::{Block, BlockFile, Extent, FileId, Place, Slots, StoredDirectory};
+use crate::blocks::{Block, BlockFile, Extent, FileId, Place, Slots};
 use crate::manifest::{Manifest, ManifestBlock};
 use crate::{Fatal, RecordHeader, Revision};
 
@@ -33,8 +33,7 @@ pub(crate) fn load_blocks(
     for entry in &manifest.blocks {
         let (file, _) = files.get(&entry.file).expect("all files of the manifest are open");
         let place = Place { file: file.clone(), offset: entry.offset, length: entry.length };
-        let stored = key_directory(entry, &place, directory.as_deref_mut())?;
-        let headers = stored.decode().map_err(|error| file.damaged(entry.offset, error))?;
+        let headers = key_directory(entry, &place, directory.as_deref_mut())?;
         if let Some(block) = load_block(manifest, entry, place, headers, restore)? {
             blocks.insert(block.first(), Arc::new(block));
         }
@@ -46,14 +45,18 @@ fn key_directory(
     entry: &ManifestBlock,
     place: &Place,
     directory: Option<&mut BlockDirectory>,
-) -> Result<StoredDirectory, Fatal> {
-    let Some(directory) = directory else { return place.read_stored_directory() };
-    if let Some(stored) = directory.find(entry) {
-        return Ok(stored);
+) -> Result<Vec<RecordHeader>, Fatal> {
+    let known = directory.as_ref().and_then(|directory| directory.find(entry));
+    // What it has and cannot be read is its own damage, not the block's.
+    if let Some(headers) = known.and_then(|stored| stored.decode().ok()) {
+        return Ok(headers);
     }
     let stored = place.read_stored_directory()?;
-    directory.add(entry, &stored);
-    Ok(stored)
+    let headers = stored.decode().map_err(|error| place.file.damaged(entry.offset, error))?;
+    if let Some(directory) = directory {
+        directory.add(entry, &stored);
+    }
+    Ok(headers)
 }
 
 /// Records after the manifest's revision are cut off: the log brings them again.
@@ -69,9 +72,10 @@ fn load_block(
             .file
             .damaged(entry.offset, "it is not the block that the manifest names"));
     }
+    let on_disk = headers.len();
     headers.truncate(headers.partition_point(|h| h.revision.main <= manifest.info.revision));
     let Some(slots) = Slots::of(&headers) else { return Ok(None) };
-    let block = Block::new(place, slots, &entry.dead);
+    let block = Block::new(place, slots, &entry.dead).cut_from(on_disk);
     let marks = block.marks();
     for (slot, header) in headers.into_iter().enumerate() {
         if !marks.is_dead(slot) {

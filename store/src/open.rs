@@ -186,7 +186,14 @@ impl Opening {
         let names = self.folder.names().map_err(io_error(&self.options.directory))?;
         for name in &names {
             match self.try_manifest(name)? {
-                Ok(manifest) if self.kept.len() < MANIFESTS_KEPT => self.keep(manifest)?,
+                Ok(manifest) if self.kept.len() < MANIFESTS_KEPT => match self.keep(manifest) {
+                    // The one before it is a spare: damage to that keeps nobody from starting.
+                    Err(error) if self.chosen.is_some() => {
+                        let path = self.folder.path_of(name);
+                        self.notes.push(format!("manifest {}: {error}", path.display()));
+                    }
+                    kept => kept?,
+                },
                 Ok(_) => {}
                 Err(what) => self.notes.push(what),
             }

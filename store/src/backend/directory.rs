@@ -63,6 +63,9 @@ pub(crate) struct BlockDirectory {
     trouble: Vec<String>,
 }
 
+/// How many errors are remembered.
+const TROUBLE_MAX: usize = 8;
+
 impl BlockDirectory {
     /// Opens the directory that goes with `manifest`, or an empty one.
     pub(crate) fn open(
@@ -246,7 +249,10 @@ impl BlockDirectory {
     fn give_up(&mut self, error: BackendError) {
         self.backend = None;
         self.stored.clear();
-        self.trouble.push(error.to_string());
+        // Nobody may ask for it for a long time.
+        if self.trouble.len() < TROUBLE_MAX {
+            self.trouble.push(error.to_string());
+        }
     }
 }
 

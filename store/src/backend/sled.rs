@@ -27,7 +27,8 @@ const FLUSH_EVERY_MS: u64 = 500;
 
 /// sled, under one folder.
 pub(crate) struct SledBackend {
-    db: sled::Db,
+    /// `None` only while it is dropped.
+    db: Option<sled::Db>,
     file: PathBuf,
 }
 
@@ -47,11 +48,25 @@ impl SledBackend {
         let opened = catch(|| configuration(folder).open());
         fs::remove_file(&marker).map_err(BackendError::new)?;
         match opened {
-            Ok(Ok(db)) => Ok(Self { db, file: folder.join("db") }),
+            Ok(Ok(db)) => Ok(Self { db: Some(db), file: folder.join("db") }),
             Ok(Err(sled::Error::Io(error))) if is_lock(&error) => Err(OpenFailure::InUse),
             Ok(Err(error)) => Err(OpenFailure::Doubtful(BackendError::new(error))),
             Err(error) => Err(OpenFailure::Doubtful(error)),
         }
+    }
+}
+
+impl SledBackend {
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for SledBackend {
+    fn drop(&mut self) {
+        // The last one to let go of sled fsyncs, and panics if the disk refuses.
+        let db = self.db.take();
+        let _ = catch(|| drop(db));
     }
 }
 
@@ -71,22 +86,22 @@ impl From<BackendError> for OpenFailure {
 
 impl Backend for SledBackend {
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
-        guarded(|| Ok(self.db.get(key)?.map(|value| value.to_vec())))
+        guarded(|| Ok(self.db().get(key)?.map(|value| value.to_vec())))
     }
 
     fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<(), BackendError> {
         if value.len() > VALUE_BYTES_MAX {
             return Err(BackendError::new("the value is too long for sled"));
         }
-        guarded(|| self.db.insert(key, value).map(drop))
+        guarded(|| self.db().insert(key, value).map(drop))
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<(), BackendError> {
-        guarded(|| self.db.remove(key).map(drop))
+        guarded(|| self.db().remove(key).map(drop))
     }
 
     fn scan(&self, prefix: &[u8], each: Each<'_>) -> Result<(), BackendError> {
-        let mut entries = self.db.scan_prefix(prefix);
+        let mut entries = self.db().scan_prefix(prefix);
         while let Some((key, value)) = guarded(|| entries.next().transpose())? {
             each(&key, &value)?;
         }
@@ -94,7 +109,7 @@ impl Backend for SledBackend {
     }
 
     fn flush(&mut self) -> Result<(), BackendError> {
-        guarded(|| self.db.flush().map(drop))?;
+        guarded(|| self.db().flush().map(drop))?;
         let file = fs::File::open(&self.file).map_err(BackendError::new)?;
         file.sync_all().map_err(BackendError::new)
     }
