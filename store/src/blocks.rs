@@ -25,6 +25,8 @@ pub(crate) use slots::Slots;
 pub(crate) struct Block {
     pub(crate) place: Place,
     pub(crate) slots: Slots,
+    /// How many records it has on disk, cut off ones included.
+    on_disk: usize,
     marks: Mutex<Marks>,
 }
 
@@ -40,13 +42,34 @@ pub(crate) struct Marks {
 impl Block {
     /// A block all of whose records are alive, save those marked in `dead` (one bit for each slot).
     pub(crate) fn new(place: Place, slots: Slots, dead: &[u8]) -> Self {
-        let block = Self { place, slots, marks: Mutex::new(Marks::default()) };
+        let on_disk = slots.count();
+        let block = Self { place, slots, on_disk, marks: Mutex::new(Marks::default()) };
         for slot in 0..block.slots.count() {
             if bit(dead, slot) {
                 block.mark_dead(slot);
             }
         }
         block
+    }
+
+    /// A block of which only the records in its slots are wanted, of `on_disk`.
+    pub(crate) fn cut_from(mut self, on_disk: usize) -> Self {
+        assert!(on_disk >= self.slots.count(), "a cut leaves less");
+        self.on_disk = on_disk;
+        self
+    }
+
+    /// One bit for each record on disk that is not wanted any more; empty when all are. What was
+    /// cut off counts as dead: it is, or will be, in a later block.
+    pub(crate) fn dead_bits(&self) -> Box<[u8]> {
+        let mut bits = self.marks().dead;
+        if self.on_disk > self.slots.count() {
+            let mut all = bits.into_vec();
+            all.resize(self.on_disk.div_ceil(8), 0);
+            (self.slots.count()..self.on_disk).for_each(|slot| all[slot / 8] |= 1 << (slot % 8));
+            bits = all.into();
+        }
+        bits
     }
 
     /// The oldest revision.
@@ -108,11 +131,6 @@ impl Marks {
     /// Whether a record has been given up.
     pub(crate) fn is_dead(&self, slot: usize) -> bool {
         bit(&self.dead, slot)
-    }
-
-    /// One bit for each slot; empty when nothing is dead.
-    pub(crate) fn bits(&self) -> &[u8] {
-        &self.dead
     }
 }
 

@@ -31,6 +31,9 @@ struct Shard {
     budget: u64,
 }
 
+/// How many ids of removed bodies a shard keeps besides as many as it has bodies.
+const CLOCK_SLACK: usize = 64;
+
 struct Entry {
     body: Bytes,
     used: bool,
@@ -104,6 +107,10 @@ impl Shard {
         if let Some(entry) = self.bodies.remove(&id) {
             self.bytes -= entry.body.len() as u64;
         }
+        // What was removed is still in the clock, which otherwise only eviction empties.
+        if self.clock.len() > 2 * self.bodies.len() + CLOCK_SLACK {
+            self.clock.retain(|id| self.bodies.contains_key(id));
+        }
     }
 }
 
@@ -113,6 +120,17 @@ mod tests {
 
     fn id(offset: u64) -> BlockId {
         (FileId { incarnation: 1, sequence: 1 }, offset)
+    }
+
+    #[test]
+    fn what_is_removed_leaves_nothing_behind() {
+        let cache = BlockCache::new(10_000);
+        for offset in 0..1000 {
+            cache.insert(id(offset), Bytes::from(vec![0; 100]));
+            cache.remove(id(offset));
+        }
+        let clock: usize = cache.shards.iter().map(|shard| shard.lock().unwrap().clock.len()).sum();
+        assert!(clock <= CLOCK_SLACK * cache.shards.len(), "{clock} ids are kept");
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! It holds about ten bytes a block and one bit for each record of a block that has dead ones.
 //! Where manifests lie, and what makes them durable, is in `folder.rs`.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::blocks::{BLOCK_BYTES_MIN, Extent, FileId};
@@ -210,9 +212,11 @@ impl Manifest {
     fn columns(&self) -> BlockColumns {
         let mut columns = BlockColumns::default();
         let mut before = 0;
+        let places: BTreeMap<_, _> =
+            self.files.iter().enumerate().map(|(at, (id, _))| (*id, at as u32)).collect();
         for (at, block) in self.blocks.iter().enumerate() {
-            let file = self.files.iter().position(|(id, _)| *id == block.file);
-            columns.files.push(file.expect("a block's file is in the manifest") as u32);
+            let file = places.get(&block.file);
+            columns.files.push(*file.expect("a block's file is in the manifest"));
             columns.offsets.push(block.offset);
             columns.lengths.push(block.length);
             columns.mains.push((block.first.main - before) as u64);

@@ -75,6 +75,13 @@ impl BlockWriter {
         Ok(Place { file, offset, length })
     }
 
+    /// Goes on in a new file if `is_known` does not know the current one any more.
+    pub(crate) fn leave_unless(&mut self, is_known: impl FnOnce(&Arc<BlockFile>) -> bool) {
+        if !self.current.as_ref().is_none_or(is_known) {
+            self.current = None;
+        }
+    }
+
     /// Whether blocks may still be appended to this file.
     pub(crate) fn is_current(&self, id: FileId) -> bool {
         self.current.as_ref().is_some_and(|current| current.id == id)

@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use super::Maintainer;
 use crate::blocks::writer::WriteError;
 use crate::blocks::{Block, BlockFile, Extent, FileId};
@@ -115,7 +113,7 @@ impl Maintainer {
             offset: block.place.offset,
             length: block.place.length,
             first: block.first(),
-            dead: Bytes::copy_from_slice(block.marks().bits()),
+            dead: block.dead_bits().into(),
         };
         Manifest {
             info: ManifestInfo {

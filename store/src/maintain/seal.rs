@@ -71,6 +71,12 @@ impl Maintainer {
         let built = Built::pack(records.iter());
         let shared = &self.disk.records.shared;
         let unnamed = &mut self.unnamed;
+        // A received file may have taken the place of a damaged one; blocks that were appended to
+        // the old one would be nowhere after a restart.
+        self.writer.leave_unless(|current| {
+            let registry = shared.registry();
+            registry.get(&current.id).is_some_and(|known| Arc::ptr_eq(known, current))
+        });
         let place = self.writer.write(&built, &mut |file| {
             *unnamed = true;
             shared.registry().insert(file.id, file.clone());
@@ -118,7 +124,12 @@ fn pick(core: &Core, index: u64, wanted: Wanted, block_bytes: usize) -> Option<P
             return Some(picked);
         }
     }
-    (wanted == Wanted::All && picked.count > 0).then_some(picked)
+    if wanted == Wanted::All {
+        return (picked.count > 0).then_some(picked);
+    }
+    // Too little for a block; but what is dead at the front need not wait for it.
+    let dead = core.tail.front(picked.count).take_while(|tail| tail.dead).count();
+    (dead > 0).then(|| Picked { records: Vec::new(), count: dead, epoch: core.epoch })
 }
 
 fn fits(records: &[Record], bytes: usize, next: &TailRecord, block_bytes: usize) -> bool {

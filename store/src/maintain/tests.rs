@@ -126,6 +126,18 @@ fn one_revision_may_fill_many_blocks() {
     assert_eq!(Small::open(options(&files)).unwrap().expected, expected);
 }
 
+/// A few records that are given up again and again do not pile up before a block is full.
+#[test]
+fn what_is_dead_leaves_the_tail() {
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    store.apply(3, 20);
+    store.compact(|_| true);
+    store.settle().unwrap();
+    assert_eq!(store.records.shared.read().tail.count_up_to(u64::MAX), 0);
+    store.check();
+}
+
 /// What nothing needs goes first when the disk is full, and makes room for what has to be written.
 #[test]
 fn a_full_disk_gives_up_what_nothing_needs() {

@@ -69,6 +69,13 @@ impl ManifestFolder {
     /// Writes a manifest, makes it durable, and reads it back from the device.
     pub(crate) fn save(&self, name: &str, bytes: &[u8]) -> Result<(), WriteError> {
         let path = self.path.join(name);
+        // What is read back is compared with these bytes, so they must be worth comparing with.
+        let sound = Manifest::decode(bytes).is_ok_and(|manifest| manifest.info.name == name);
+        if !sound {
+            let path = path.display();
+            let what = format_args!("manifest {path} would contradict itself, and is not written");
+            return Err(Fatal::new(what).into());
+        }
         let temporary = self.path.join(format!("{name}{TEMPORARY}"));
         let failed = |error| WriteError::of(&path, error);
         if let Err(error) = self.write(&temporary, bytes) {

@@ -66,6 +66,41 @@ fn a_manifest_of_an_earlier_entry_restores_that_entry() {
     store.check();
     store.settle().unwrap();
     store.check();
+
+    // What was cut off stays off in the manifests that follow, though they reach beyond it.
+    store.apply(120, 80);
+    store.compact(|main| (56..100).contains(&main));
+    store.settle().unwrap();
+    store.take().unwrap();
+    store.check();
+    let then = store.expected.clone();
+    drop(store);
+    let store = Small::open(options(&files)).unwrap();
+    assert_eq!(store.expected, then);
+    store.check();
+}
+
+/// The older of two manifests is a spare.
+#[test]
+fn damage_that_only_the_older_manifest_meets_is_no_obstacle() {
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    store.apply(100, 90);
+    store.take().unwrap();
+    let older: Vec<_> = store.maintainer.export().unwrap().files().to_vec();
+    store.compact(|main| main < 100);
+    store.settle().unwrap();
+    store.apply(200, 90);
+    store.take().unwrap();
+    let newer: Vec<_> = store.maintainer.export().unwrap().files().to_vec();
+    let expected = store.expected.clone();
+    drop(store);
+    let names: Vec<_> = newer.iter().map(|file| &file.name).collect();
+    let victim = older.iter().find(|file| !names.contains(&&file.name)).expect("a file has gone");
+    files.flip(&Path::new("/data/blocks").join(&victim.name), 3, 1).unwrap();
+    let store = Small::open(options(&files)).unwrap();
+    assert_eq!((store.maintainer.manifests().len(), store.notes.len()), (1, 1));
+    assert_eq!(store.expected, expected);
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl RangeStream {
             Effort::Blocking => max_bytes as u64,
         };
         if self.pending.is_empty() {
-            self.walk_on(max_keys.clamp(1, WALK_KEYS_MAX))?;
+            self.walk_on(max_keys.clamp(1, WALK_KEYS_MAX), effort)?;
         }
         if self.pending.is_empty() {
             return self.end();
@@ -168,8 +168,9 @@ impl RangeStream {
         Ok(None)
     }
 
-    /// Finds the next keys that pass, at most `max` of them.
-    fn walk_on(&mut self, max: usize) -> Result<(), ReadError> {
+    /// Finds the next keys that pass, at most `max` of them. Inline it looks at no more than a
+    /// slice of the index; what it found stays found.
+    fn walk_on(&mut self, max: usize, effort: Effort) -> Result<(), ReadError> {
         let left = self.totals.records - self.given.records;
         let max = max.min(usize::try_from(left).unwrap_or(usize::MAX));
         while self.cursor.is_some() && self.pending.len() < max {
@@ -188,6 +189,12 @@ impl RangeStream {
             });
             drop(index);
             self.cursor = next;
+            if effort == Effort::Inline {
+                break;
+            }
+        }
+        if self.cursor.is_some() && self.pending.is_empty() && max > 0 {
+            return Err(ReadError::WouldBlock);
         }
         Ok(())
     }

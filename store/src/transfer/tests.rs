@@ -176,6 +176,39 @@ fn a_checkpoint_that_is_not_installed_leaves_nothing_in_force() {
     assert_eq!(receiver(&here).expected, expected);
 }
 
+/// A file of this member's own has rotted, and comes back from a peer while it is still being
+/// appended to.
+#[test]
+fn a_received_file_in_the_place_of_the_current_one_is_not_appended_to() {
+    let here = files();
+    let mut ours = receiver(&here);
+    ours.apply(40, 90);
+    ours.take().unwrap();
+    let elsewhere = files();
+    let mut peer = Small::open(crate::Options { incarnation: 9, ..options(&elsewhere) }).unwrap();
+    let copy = |from: &Small, to: &mut Small| {
+        let export = from.maintainer.export().unwrap();
+        let mut receiving = to.maintainer.receive(export.manifest().clone()).unwrap();
+        send(&export, &mut receiving, usize::MAX);
+        install(to, receiving.finish().unwrap());
+        export.files()[0].name.clone()
+    };
+    copy(&ours, &mut peer);
+    let last = ours.maintainer.export().unwrap().files().last().unwrap().name.clone();
+    peer.apply(60, 90);
+    peer.take().unwrap();
+    here.flip(&std::path::Path::new("/data/blocks").join(last), 200, 1).unwrap();
+    copy(&peer, &mut ours);
+    ours.apply(70, 90);
+    assert!(matches!(ours.take().unwrap(), Taken::Manifest(_)));
+    ours.check();
+    let expected = ours.expected.clone();
+    drop(ours);
+    let ours = receiver(&here);
+    assert_eq!(ours.expected, expected);
+    ours.check();
+}
+
 /// The answer to an installation may be lost, and then the same checkpoint is sent again.
 #[test]
 fn a_checkpoint_that_is_received_again_stays_in_force() {
