@@ -34,11 +34,14 @@ impl StreamCore {
     }
 
     /// As [`StreamCore::is_full_for`]; if so, the consumer will call for the hub once it has
-    /// drained the queue to half its bound.
+    /// drained the queue to half its bound. While another watcher is in the middle of a revision
+    /// that would be in vain, since what is held stays: whoever waits for that is called at its
+    /// end.
     pub(super) fn park_if_full(&self, id: i64) -> bool {
         let mut queue = self.queue();
         let full = queue.weight_before(id) >= self.limits.queue_bytes;
-        queue.parked |= full;
+        let waits_for_another = queue.fragmenting.is_some_and(|other| other != id);
+        queue.parked |= full && !waits_for_another;
         full
     }
 }
