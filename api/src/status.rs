@@ -102,7 +102,7 @@ impl Error {
 
     /// A transaction whose entry in the log could not be decoded any more.
     pub fn txn_too_deep() -> Self {
-        let text = "transactions are nested too deeply in txn request";
+        let text = "etcdserver: transactions are nested too deeply in txn request";
         Self::Other(Code::InvalidArgument, text.into())
     }
 
