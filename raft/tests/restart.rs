@@ -124,3 +124,17 @@ async fn directories_of_others_are_refused() {
     let refused = world.start(0).await.expect_err("etcd's");
     assert!(matches!(refused, OpenError::WrittenByEtcd(_)), "{refused}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_directory_that_could_ask_nobody_is_told_later() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.crash(follower).await;
+    world.files[follower] = Arc::new(MemoryFiles::default());
+    world.net.isolate(&world.url(follower));
+    world.start(follower).await.expect("nobody contradicts it");
+    world.net.heal(&world.url(follower));
+    let reason = within(60, world.node(follower).fatal()).await;
+    assert!(reason.to_string().contains("has already been bootstrapped"), "{reason}");
+}

@@ -4,11 +4,14 @@
 //! the member, it must not start without its log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_proto::peer;
+use holdfast_store::Fatal;
 use openraft::errors::{InitializeError, RaftError};
+use tokio::sync::watch;
 use tonic::Request;
 
 use crate::config::{ClusterState, NodeConfig};
@@ -17,10 +20,13 @@ use crate::identity::Identity;
 use crate::node::plan::Plan;
 use crate::peer::{Lane, Peers};
 use crate::propose::Raft;
+use crate::shared::Shared;
 use crate::types::PeerNode;
 
 /// How long each peer has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a member that is not ready asks again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Founds the cluster of the plan, unless its peers have done so or this member is to join one.
 pub(crate) async fn found(
@@ -45,12 +51,38 @@ pub(crate) async fn found(
     initialise(raft, &plan.members).await
 }
 
-/// Asks every peer about this member. True if the cluster has been founded without it.
-async fn ask_peers(plan: &Plan, identity: Identity, peers: &Peers) -> Result<bool, OpenError> {
+/// Asks again until this member is ready. A peer that did not answer at first may know the member
+/// by another directory; it refuses every call of this one, and so would everybody, without a word.
+pub(crate) async fn ask_again(
+    plan: Plan,
+    shared: Arc<Shared>,
+    peers: Arc<Peers>,
+    mut ready: watch::Receiver<bool>,
+) {
+    let identity = shared.identity;
+    while tokio::time::timeout(AGAIN, ready.wait_for(|ready| *ready)).await.is_err() {
+        for answer in ask_all(&plan, identity, &peers).await {
+            let known = answer.known_incarnation;
+            if answer.removed {
+                shared.fail(Fatal::new(OpenError::Removed(identity.member_id)));
+            } else if known != 0 && known != identity.incarnation {
+                shared.fail(Fatal::new(OpenError::AlreadyBootstrapped(identity.member_id)));
+            }
+        }
+    }
+}
+
+/// The answers of those peers that give one.
+async fn ask_all(plan: &Plan, identity: Identity, peers: &Peers) -> Vec<peer::InquireResponse> {
     let others = plan.members.iter().filter(|(member, _)| **member != identity.member_id);
     let answers = join_all(others.map(|(member, node)| ask(*member, node, identity, peers))).await;
+    answers.into_iter().flatten().collect()
+}
+
+/// Asks every peer about this member. True if the cluster has been founded without it.
+async fn ask_peers(plan: &Plan, identity: Identity, peers: &Peers) -> Result<bool, OpenError> {
     let mut founded = false;
-    for answer in answers.into_iter().flatten() {
+    for answer in ask_all(plan, identity, peers).await {
         if answer.removed {
             return Err(OpenError::Removed(identity.member_id));
         }

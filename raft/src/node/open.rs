@@ -105,8 +105,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     };
     tasks.spawn(purger.run());
     tasks.spawn(watch_disk(shared.clone(), raft.clone(), log, config.election_timeout));
-    spawn_desks(&mut tasks, &raft, desk, peers, config.election_timeout);
     let ready = watch::Sender::new(false);
+    tasks.spawn(found::ask_again(plan, shared.clone(), peers.clone(), ready.subscribe()));
+    spawn_desks(&mut tasks, &raft, desk, peers, config.election_timeout);
     let attributes = attributes(&config, identity);
     tasks.spawn(publish(shared.open_port(), shared.clone(), attributes, ready.clone()));
     let inner = Inner {
