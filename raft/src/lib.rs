@@ -14,6 +14,7 @@ pub mod identity;
 mod intake;
 mod keeper;
 mod lease;
+mod level;
 pub mod limits;
 mod log;
 mod log_facts;

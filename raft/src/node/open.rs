@@ -21,6 +21,7 @@ use crate::directory::{self, Directory};
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
 use crate::lease::{LeaseDesk, answer_ports, keep_time};
+use crate::level::raise_level;
 use crate::log::Log;
 use crate::log_facts::LogFacts;
 use crate::machine::Machine;
@@ -107,6 +108,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     tasks.spawn(watch_disk(shared.clone(), raft.clone(), log, config.election_timeout));
     let ready = watch::Sender::new(false);
     tasks.spawn(found::ask_again(plan, shared.clone(), peers.clone(), ready.subscribe()));
+    tasks.spawn(raise_level(shared.clone(), shared.open_port()));
     spawn_desks(&mut tasks, &raft, desk, peers, config.election_timeout);
     let attributes = attributes(&config, identity);
     tasks.spawn(publish(shared.open_port(), shared.clone(), attributes, ready.clone()));
