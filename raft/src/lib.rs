@@ -27,6 +27,7 @@ mod propose;
 mod purge;
 mod receive;
 mod responder;
+mod rot;
 mod runtime;
 mod shared;
 mod stall;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use holdfast_proto::peer;
-use holdfast_store::Receiving;
+use holdfast_store::{ReceiveError, Receiving};
 use tonic::Status;
 
 use crate::checkpoint::Checkpoint;
@@ -92,7 +92,11 @@ impl Receiver {
                 let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
                 current.take(wire.transfer).ok_or_else(superseded)?
             };
-            receiving.finish().map_err(|error| Status::aborted(error.to_string()))
+            receiving.finish().map_err(|error| match error {
+                // On the way each piece was whole, so the sender may have a look at its own.
+                ReceiveError::Damaged { .. } => Status::data_loss(error.to_string()),
+                _ => Status::aborted(error.to_string()),
+            })
         });
         let received =
             finished.await.unwrap_or_else(|gone| Err(Status::aborted(gone.to_string())))?;

@@ -10,7 +10,7 @@ use holdfast_store::watch::{Wake, Worked};
 use holdfast_store::{Fatal, Opened, Options, WatchHub};
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use rand::RngExt;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 
@@ -34,6 +34,7 @@ use crate::port::Port;
 use crate::propose::{Proposer, Raft};
 use crate::purge::{Holds, Purger};
 use crate::receive::Receiver;
+use crate::rot::hand_over_when_rotten;
 use crate::shared::Shared;
 use crate::stall::watch_disk;
 use crate::status::StatusCell;
@@ -69,12 +70,14 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let gate = Gate::new(identity, incarnations(&shared));
     let peers = Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout));
     let holds = Holds::default();
+    let rotten = Arc::new(Notify::new());
     let network = Network {
         peers: peers.clone(),
         append_timeout: config.election_timeout,
         workers: seams.workers,
         holds: holds.clone(),
         log: ground.facts.clone(),
+        rotten: rotten.clone(),
         acknowledge_early: seams.plants.acknowledge_early,
     };
     let machine = ground.machine.clone();
@@ -108,6 +111,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     tasks.spawn(watch_disk(shared.clone(), raft.clone(), log, config.election_timeout));
     let ready = watch::Sender::new(false);
     tasks.spawn(found::ask_again(plan, shared.clone(), peers.clone(), ready.subscribe()));
+    tasks.spawn(hand_over_when_rotten(shared.clone(), raft.clone(), rotten));
     tasks.spawn(raise_level(shared.clone(), shared.open_port()));
     spawn_desks(&mut tasks, &raft, desk, peers, config.election_timeout);
     let attributes = attributes(&config, identity);

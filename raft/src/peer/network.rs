@@ -22,6 +22,7 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
@@ -49,6 +50,8 @@ pub(crate) struct Network {
     pub(crate) workers: Workers,
     pub(crate) holds: Holds,
     pub(crate) log: LogFacts,
+    /// Told when a checkpoint of this member's own cannot be sent whole.
+    pub(crate) rotten: Arc<Notify>,
     /// A planted fault: what is sent counts as held.
     pub(crate) acknowledge_early: bool,
 }
@@ -331,6 +334,7 @@ impl NetSnapshot<TypeConfig> for Client {
             gate: self.network.peers.gate().clone(),
             to: self.target,
             workers: self.network.workers,
+            rotten: self.network.rotten.clone(),
             limit: option.hard_ttl(),
         };
         tokio::select! {

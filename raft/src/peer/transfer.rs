@@ -2,18 +2,22 @@
 //! files it lacks, from where the last attempt ended.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
 use holdfast_proto::peer;
 use holdfast_proto::peer::peer_client::PeerClient;
+use holdfast_store::Export;
+use tokio::sync::Notify;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Workers;
 use crate::machine::Snapshot;
 use crate::peer::handshake::Gate;
+use crate::rot::find_rot;
 use crate::types::{Vote, log_id_to_wire, stored_membership_to_wire, vote_to_wire};
 use crate::work::block;
 
@@ -26,6 +30,8 @@ pub(crate) struct Sender {
     pub(crate) gate: Gate,
     pub(crate) to: u64,
     pub(crate) workers: Workers,
+    /// Told when a file of this member's own turns out to be damaged.
+    pub(crate) rotten: Arc<Notify>,
     /// For each of the three calls.
     pub(crate) limit: Duration,
 }
@@ -51,7 +57,9 @@ impl Sender {
         let needs = within(limit, self.client.offer_checkpoint(offer)).await?;
         let transfer = needs.transfer;
         let pending = needs.files.into_iter().collect();
-        let chunks = chunks(Reading { export, pending, transfer, workers: self.workers });
+        let exported = export.clone();
+        let (workers, rotten) = (self.workers, self.rotten.clone());
+        let chunks = chunks(Reading { export, pending, transfer, workers, rotten });
         let chunks = self.sign(chunks);
         within(limit, self.client.send_checkpoint(chunks)).await?;
         let install = self.sign(peer::CheckpointInstall {
@@ -60,7 +68,19 @@ impl Sender {
             last: snapshot.meta.last_log_id.as_ref().map(log_id_to_wire),
             membership: Some(stored_membership_to_wire(&snapshot.meta.last_membership)),
         });
-        within(limit, self.client.install_checkpoint(install)).await
+        let installed = within(limit, self.client.install_checkpoint(install)).await;
+        if installed.as_ref().is_err_and(|status| status.code() == Code::DataLoss) {
+            self.look_for_rot(exported).await;
+        }
+        installed
+    }
+
+    /// The receiver got a file that is not what the manifest says: is it this member's fault?
+    async fn look_for_rot(&self, export: Arc<Export>) {
+        if let Ok(Some(name)) = block(self.workers, move || find_rot(&export)).await {
+            tracing::error!(%name, "a block file of a checkpoint is damaged");
+            self.rotten.notify_one();
+        }
     }
 }
 
@@ -75,10 +95,11 @@ async fn within<T>(
 }
 
 struct Reading {
-    export: std::sync::Arc<holdfast_store::Export>,
+    export: Arc<Export>,
     pending: VecDeque<peer::checkpoint_needs::File>,
     transfer: u64,
     workers: Workers,
+    rotten: Arc<Notify>,
 }
 
 /// The missing bytes, in order. A file that cannot be read ends the stream early, and the receiver
@@ -106,7 +127,8 @@ impl Reading {
         let bytes = match read {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => {
-                tracing::warn!(%name, offset, %error, "cannot read a block file to send it");
+                tracing::error!(%name, offset, %error, "cannot read a block file to send it");
+                self.rotten.notify_one();
                 return None;
             }
             Err(_) => return None,
