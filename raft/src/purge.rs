@@ -5,6 +5,7 @@
 //! just been sent a checkpoint.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,14 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Entries held back for followers: after these indices nothing is purged.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Holds(Arc<Mutex<BTreeMap<u64, Hold>>>);
+pub(crate) struct Holds(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    members: Mutex<BTreeMap<u64, Hold>>,
+    /// Streams of appends to members that have not come this far must end.
+    streams_end: AtomicU64,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Hold {
@@ -36,20 +44,45 @@ struct Hold {
 impl Holds {
     /// `member` is being sent a checkpoint that ends at `index`.
     pub(crate) fn hold(&self, member: u64, index: u64, bytes: u64) {
-        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = self.0.members.lock().unwrap_or_else(PoisonError::into_inner);
         holds.insert(member, Hold { index, bytes });
+    }
+
+    /// Whether a stream of appends to a member that holds everything up to `matching` has held up a
+    /// purge for too long. Once it ends, openraft purges, and sends the member a checkpoint.
+    pub(crate) fn must_end(&self, matching: u64) -> bool {
+        matching < self.0.streams_end.load(Ordering::Acquire)
     }
 
     /// The lowest index that a lagging member still needs. `matching` tells how far a member has
     /// come, and nothing once it is near. `bytes` is the length of the log so far.
     fn lowest(&self, matching: impl Fn(u64) -> Option<u64>, bytes: u64) -> Option<u64> {
-        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holds = self.0.members.lock().unwrap_or_else(PoisonError::into_inner);
         holds.retain(|member, hold| {
             let Some(index) = matching(*member) else { return false };
             hold.index = hold.index.max(index);
             bytes.saturating_sub(hold.bytes) < HELD_BYTES_MAX
         });
         holds.values().map(|hold| hold.index).min()
+    }
+}
+
+/// A purge that openraft puts off, as it does while a stream to a slow member may need the entries.
+#[derive(Debug, Default)]
+struct Delay {
+    purged: u64,
+    /// The length of the log when the purge became due.
+    since_bytes: u64,
+}
+
+impl Delay {
+    /// Up to which index members must have come to keep their streams.
+    fn look(&mut self, purged: u64, upto: u64, bytes: u64) -> u64 {
+        if purged >= upto || purged != self.purged {
+            *self = Self { purged, since_bytes: bytes };
+        }
+        let is_long = bytes.saturating_sub(self.since_bytes) >= HELD_BYTES_MAX;
+        if is_long { upto } else { 0 }
     }
 }
 
@@ -69,6 +102,7 @@ impl Purger {
     /// Runs until the node stops and drops it, or openraft stops.
     pub(crate) async fn run(mut self) {
         let mut told = 0;
+        let mut delay = Delay::default();
         loop {
             let manifests = self.taken.borrow_and_update().clone();
             if let Some(newest) = manifests.last() {
@@ -79,7 +113,7 @@ impl Purger {
                     }
                     told = newest;
                 }
-                if !self.purge(&manifests).await {
+                if !self.purge(&manifests, &mut delay).await {
                     return;
                 }
             }
@@ -107,7 +141,7 @@ impl Purger {
         }
     }
 
-    async fn purge(&self, manifests: &[ManifestInfo]) -> bool {
+    async fn purge(&self, manifests: &[ManifestInfo], delay: &mut Delay) -> bool {
         let [older, newest] = manifests else { return true };
         let kept = newest.position.index.saturating_sub(self.catchup_entries);
         let mut upto = older.position.index.min(kept);
@@ -115,7 +149,10 @@ impl Purger {
             upto = upto.min(held);
         }
         let purged = self.raft.data_metrics().borrow_watched().purged;
-        if upto == 0 || purged.is_some_and(|log_id| log_id.index >= upto) {
+        let purged = purged.map_or(0, |log_id| log_id.index);
+        let streams_end = delay.look(purged, upto, self.log.bytes());
+        self.holds.0.streams_end.store(streams_end, Ordering::Release);
+        if purged >= upto {
             return true;
         }
         tracing::debug!(upto, "purging the log");
@@ -138,6 +175,20 @@ impl Purger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_purge_that_is_put_off_ends_the_streams_in_its_way_at_last() {
+        let mut delay = Delay::default();
+        assert_eq!(delay.look(0, 0, 1000), 0);
+        assert_eq!(delay.look(0, 100, 1000), 0);
+        assert_eq!(delay.look(0, 200, 1000 + HELD_BYTES_MAX - 1), 0);
+        assert_eq!(delay.look(0, 300, 1000 + HELD_BYTES_MAX), 300);
+        let holds = Holds::default();
+        holds.0.streams_end.store(300, Ordering::Release);
+        assert!(holds.must_end(299) && !holds.must_end(300));
+        assert_eq!(delay.look(150, 300, 1000 + HELD_BYTES_MAX), 0, "it goes on");
+        assert_eq!(delay.look(300, 300, 1000 + 3 * HELD_BYTES_MAX), 0, "nothing is due");
+    }
 
     #[test]
     fn a_hold_follows_its_member_and_ends_with_its_lag() {

@@ -155,7 +155,8 @@ impl Client {
             target: self.target,
             timeout: limit,
         });
-        let answers = Answers { answers, sent, answered: 0, limit, late }.into_stream();
+        let holds = self.network.holds.clone();
+        let answers = Answers { answers, sent, answered: 0, limit, holds, late }.into_stream();
         if !self.network.acknowledge_early {
             return Ok(answers);
         }
@@ -196,6 +197,7 @@ struct Answers {
     sent: Arc<AtomicU64>,
     answered: u64,
     limit: Duration,
+    holds: Holds,
     late: RPCError<TypeConfig>,
 }
 
@@ -219,7 +221,14 @@ impl Answers {
             match tokio::time::timeout(self.limit, self.answers.message()).await {
                 Ok(Ok(Some(answer))) => {
                     self.answered += 1;
-                    return Some(append_result(&answer));
+                    let result = append_result(&answer);
+                    if let Ok(Ok(Some(matching))) = &result
+                        && self.holds.must_end(matching.index)
+                    {
+                        let text = "the peer is too far behind for entries";
+                        return Some(Err(RPCError::Network(NetworkError::from_string(text))));
+                    }
+                    return Some(result);
                 }
                 Ok(Ok(None)) => return None,
                 Ok(Err(status)) => return Some(Err(from_status(&status))),
