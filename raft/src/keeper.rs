@@ -35,11 +35,15 @@ const TAKE_ATTEMPTS: usize = 3;
 /// applier's time.
 const TAKE_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long a node that stops waits for a checkpoint that is being taken.
+const STOP: Duration = Duration::from_secs(5);
+
 enum Question {
     Export(oneshot::Sender<Result<Option<Export>, Fatal>>),
     Take(oneshot::Sender<Result<(), Fatal>>),
     Receive(Bytes, oneshot::Sender<Result<Receiving, Fatal>>),
     Installed(oneshot::Sender<Result<(), Fatal>>),
+    Stop(oneshot::Sender<Result<(), Fatal>>),
 }
 
 /// The way to the keeper.
@@ -96,6 +100,12 @@ impl Keeper {
         self.ask(Question::Installed).await
     }
 
+    /// Returns once the keeper has let go of everything on disk, or takes long over it.
+    pub(crate) async fn stop(&self) {
+        // One that has stopped by itself has let go too.
+        let _ = tokio::time::timeout(STOP, self.ask(Question::Stop)).await;
+    }
+
     async fn ask<T>(
         &self,
         question: impl FnOnce(oneshot::Sender<Result<T, Fatal>>) -> Question,
@@ -129,7 +139,7 @@ struct Work {
 }
 
 impl Work {
-    /// Ends when the last handle is gone.
+    /// Ends when it is told to, or the last handle is gone.
     async fn run(mut self) -> Result<(), Fatal> {
         loop {
             let worked = self.parts.maintainer.step(self.parts.log.flushed())?;
@@ -141,6 +151,11 @@ impl Work {
                 Worked::Nothing | Worked::Paused => IDLE,
             };
             match tokio::time::timeout(pause, self.queue.recv()).await {
+                Ok(Some(Question::Stop(answer))) => {
+                    drop(self);
+                    let _ = answer.send(Ok(()));
+                    return Ok(());
+                }
                 Ok(Some(question)) => self.answer(question).await?,
                 Ok(None) => return Ok(()),
                 Err(_) => {}
@@ -223,6 +238,7 @@ impl Work {
                 self.tell();
                 let _ = answer.send(Ok(()));
             }
+            Question::Stop(_) => unreachable!("the loop ends with it"),
         }
         Ok(())
     }

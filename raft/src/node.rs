@@ -18,6 +18,7 @@ use crate::config::{NodeConfig, Seams};
 use crate::directory::Lock;
 use crate::error::OpenError;
 use crate::identity::Identity;
+use crate::keeper::Keeper;
 use crate::port::Port;
 use crate::propose::Raft;
 use crate::shared::Shared;
@@ -49,6 +50,7 @@ type Tasks = (JoinSet<()>, oneshot::Sender<()>);
 struct Inner {
     shared: Arc<Shared>,
     raft: Raft,
+    keeper: Keeper,
     hub: WatchHub,
     ready: watch::Sender<bool>,
     election_timeout: Duration,
@@ -161,6 +163,8 @@ impl Node {
             tracing::warn!(%error, "openraft did not stop cleanly");
         }
         tasks.shutdown().await;
+        // The next to open the directory may come at once.
+        self.inner.keeper.stop().await;
     }
 }
 

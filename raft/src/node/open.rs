@@ -119,6 +119,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let inner = Inner {
         shared,
         raft,
+        keeper: machine.keeper,
         hub: ground.hub,
         ready,
         election_timeout: config.election_timeout,
