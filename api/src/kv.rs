@@ -83,7 +83,7 @@ pub async fn txn(
             propose(services, convert::command(Change::Txn(txn))).await?
         }
         TxnKind::Read => {
-            services.port.read_barrier().await?;
+            services.port.key_barrier().await?;
             read_txn(services, txn).await?
         }
         TxnKind::SerializableRead => read_txn(services, txn).await?,
@@ -126,6 +126,6 @@ pub async fn compact(
         services.reader.when_compacted(request.revision, done);
         wait.await.map_err(|_| Error::Stopped)?;
     }
-    let header = services.headers.at(services.reader.revision());
+    let header = services.headers.at(services.reader.visible());
     Ok(CompactionResponse { header: Some(header) })
 }

@@ -75,7 +75,7 @@ pub async fn time_to_live(
             response.keys = keys(services, request.id).await?;
         }
     }
-    response.header = Some(services.headers.at(services.reader.revision()));
+    response.header = Some(services.headers.at(services.reader.visible()));
     Ok(response)
 }
 
@@ -91,6 +91,6 @@ pub async fn leases(services: &Services) -> Result<LeaseLeasesResponse, Error> {
     let reader = services.reader.clone();
     let leases = services.shared.pool.run(move || reader.leases()).await?;
     let leases = leases.into_iter().map(|lease| LeaseStatus { id: lease.id }).collect();
-    let header = Some(services.headers.at(services.reader.revision()));
+    let header = Some(services.headers.at(services.reader.visible()));
     Ok(LeaseLeasesResponse { header, leases })
 }

@@ -24,7 +24,7 @@ pub fn status(services: &Services) -> StatusResponse {
         None => vec![STATUS_NO_LEADER.to_owned()],
     };
     StatusResponse {
-        header: Some(services.headers.at(services.reader.revision())),
+        header: Some(services.headers.at(services.reader.visible())),
         version: services.shared.etcd_version.to_owned(),
         db_size: saturated(sizes.total_bytes.max(sizes.in_use_bytes)).max(EMPTY_BYTES),
         leader: status.leader.unwrap_or(0),
@@ -54,6 +54,7 @@ pub fn minor_version(version: &str) -> String {
 
 /// The hash of everything that this member stores.
 pub async fn hash(services: &Services) -> Result<HashResponse, Error> {
+    services.port.published().await;
     let reader = services.reader.clone();
     let read = move || (reader.revision(), reader.hash_all());
     let (revision, hash) = services.shared.pool.run(read).await?;
@@ -63,6 +64,8 @@ pub async fn hash(services: &Services) -> Result<HashResponse, Error> {
 
 /// The hash of the history up to a revision.
 pub async fn hash_kv(services: &Services, request: HashKvRequest) -> Result<HashKvResponse, Error> {
+    // The client may have read at the revision that it asks for.
+    services.port.published().await;
     let reader = services.reader.clone();
     let read = services.shared.pool.run(move || reader.hash_kv(request.revision)).await?;
     let hash = read.map_err(|error| services.read_error(error))?;
@@ -84,7 +87,7 @@ pub fn alarm(services: &Services, request: AlarmRequest) -> Result<AlarmResponse
     if request.action != AlarmAction::Get as i32 {
         return Err(Error::unimplemented("method Alarm not implemented but for GET"));
     }
-    let header = Some(services.headers.at(services.reader.revision()));
+    let header = Some(services.headers.at(services.reader.visible()));
     Ok(AlarmResponse { header, alarms: Vec::new() })
 }
 

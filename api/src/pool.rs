@@ -2,6 +2,9 @@
 //!
 //! The queue is bounded; when it is full, new work is refused and the client is told so. A job
 //! whose client has gone still runs to its end.
+//!
+//! The threads give way to the connection runtimes: long work takes a little longer, so that short
+//! requests are not kept waiting for a core.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::status::Error;
+
+/// How much nicer than the rest of the process the threads are.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
 
 /// Jobs that may wait.
 const QUEUE: usize = 1024;
@@ -53,12 +60,23 @@ impl Pool {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>) {
+    give_way();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
             Ok(job) => job(),
             Err(_) => return,
         }
+    }
+}
+
+/// Lowers the priority of the calling thread.
+fn give_way() {
+    // Elsewhere this would be the priority of the whole process.
+    #[cfg(target_os = "linux")]
+    if let Ok(now) = rustix::process::getpriority_process(None) {
+        // Without it the thread only competes harder.
+        let _ = rustix::process::setpriority_process(None, now + NICENESS);
     }
 }
 

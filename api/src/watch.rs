@@ -73,7 +73,16 @@ impl Watch {
 
     fn request(&self, request: WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(request)) => self.stream.create(spec(&request)),
+            Some(RequestUnion::CreateRequest(request)) => {
+                let mut spec = spec(&request);
+                let reader = &self.services.reader;
+                let visible = reader.visible();
+                if spec.start_revision == 0 && visible > reader.revision() {
+                    // From now on: what this client may have read already is not news.
+                    spec.start_revision = visible + 1;
+                }
+                self.stream.create(spec);
+            }
             Some(RequestUnion::CancelRequest(request)) => self.stream.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.stream.request_progress(),
             // A request of a later version: the stream goes on without it.

@@ -2,10 +2,13 @@
 //!
 //! The applier owns the store's only writer. Its outcomes go to the ports that wait for them, found
 //! by the number each proposal carries; nobody else is told, and nobody else builds a response.
+//!
+//! A delete of very many keys takes long. If it ends its entry, everything before it is published
+//! first, and then keys can be read as of after the entry while it is being carried out.
 
 use std::sync::Arc;
 
-use holdfast_store::command::LEVEL_CURRENT;
+use holdfast_store::command::{Change, LEVEL_CURRENT};
 use holdfast_store::{Context, Fatal, Frozen, Position, ReceivedCheckpoint, State};
 use openraft::EntryPayload;
 
@@ -43,11 +46,21 @@ impl Applier {
     /// Applies entries that are committed, in the order of the log.
     pub(crate) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
         let Some(last) = entries.last() else { return Ok(()) };
+        let mut unpublished = None;
         for entry in entries {
+            if let Some(index) = unpublished.filter(|_| may_take_long(entry)) {
+                self.publish(index)?;
+            }
             self.apply_entry(entry)?;
+            unpublished = Some(entry.log_id.index);
         }
+        self.publish(last.log_id.index)
+    }
+
+    /// Shows everything up to `index`, and answers who waits for it.
+    fn publish(&mut self, index: u64) -> Result<(), Fatal> {
         self.state.publish()?;
-        self.shared.status.set_applied(last.log_id.index);
+        self.shared.status.set_applied(index);
         self.shared.post(std::mem::take(&mut self.answers));
         Ok(())
     }
@@ -78,11 +91,19 @@ impl Applier {
     }
 
     fn apply_proposals(&mut self, position: Position, entry: &LogEntry) -> Result<(), Fatal> {
-        let identity = self.shared.identity;
+        let Self { shared, state, .. } = self;
+        let identity = shared.identity;
+        let mut left = entry.proposals.len();
         for proposal in &entry.proposals {
-            let ours = proposal.origin == identity.member_id && proposal.nonce == self.shared.nonce;
+            left -= 1;
+            let ours = proposal.origin == identity.member_id && proposal.nonce == shared.nonce;
             let context = Context { position, level: entry.level, respond: ours };
-            let outcome = self.state.apply(&context, &proposal.command)?;
+            let outcome = if left == 0 {
+                let mut visible = || shared.status.set_visible(position.index);
+                state.apply_last(&context, &proposal.command, &mut visible)?
+            } else {
+                state.apply(&context, &proposal.command)?
+            };
             if ours {
                 let applied = Applied { outcome, term: position.term, index: position.index };
                 let ticket = Ticket(proposal.sequence);
@@ -103,6 +124,14 @@ impl Applier {
         self.shared.status.set_applied(index);
         Ok(())
     }
+}
+
+/// Whether the entry ends with a delete of a range.
+fn may_take_long(entry: &Entry) -> bool {
+    let EntryPayload::Normal(batch) = &entry.payload else { return false };
+    let last = batch.decoded().ok().and_then(|entry| entry.proposals.last());
+    let change = last.and_then(|proposal| proposal.command.change.as_ref());
+    matches!(change, Some(Change::DeleteRange(delete)) if !delete.range_end.is_empty())
 }
 
 fn check_level(position: Position, entry: &LogEntry) -> Result<(), Fatal> {

@@ -1,7 +1,8 @@
 //! The read barrier: everyone who waits shares one question to the leader.
 //!
 //! One round is under way at a time; who comes meanwhile shares the next, because an answer that was
-//! asked for before a read began proves nothing to it. The wait for apply is not part of a round.
+//! asked for before a read began proves nothing to it. The wait for apply is not part of a round: an
+//! answer is the index, given when keys can be read as of after it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,21 +40,22 @@ impl Barriers {
             let asked = self.shared.intake.barriers().await;
             let last = asked.iter().map(|a| a.deadline).max().expect("never empty");
             match self.round(last).await {
-                Ok(index) => self.answer_when_applied(asked, index, last),
+                Ok(index) => self.answer_when_visible(asked, index, last),
                 Err(error) => answer(&self.shared, &asked, &Err(error)),
             }
         }
     }
 
     /// As many rounds may wait for apply as there are ports: each port has one round at a time.
-    fn answer_when_applied(&self, asked: Vec<BarrierSubmission>, index: u64, last: Instant) {
+    fn answer_when_visible(&self, asked: Vec<BarrierSubmission>, index: u64, last: Instant) {
         let shared = self.shared.clone();
-        if shared.status.applied_index() >= index {
-            return answer(&shared, &asked, &Ok(()));
+        if shared.status.visible_index() >= index {
+            return answer(&shared, &asked, &Ok(index));
         }
         tokio::spawn(async move {
-            let waited = tokio::time::timeout_at(last, shared.status.wait_applied(index)).await;
-            answer(&shared, &asked, &waited.map_err(|_| ReadBarrierError::TimedOut));
+            let waited = tokio::time::timeout_at(last, shared.status.wait_visible(index)).await;
+            let result = waited.map(|()| index).map_err(|_| ReadBarrierError::TimedOut);
+            answer(&shared, &asked, &result);
         });
     }
 
@@ -127,7 +129,7 @@ async fn wait_change(
     *changed.expect("the node keeps the sender while the task runs")
 }
 
-fn answer(shared: &Shared, asked: &[BarrierSubmission], result: &Result<(), ReadBarrierError>) {
+fn answer(shared: &Shared, asked: &[BarrierSubmission], result: &Result<u64, ReadBarrierError>) {
     for BarrierSubmission { port, round, .. } in asked {
         let mail = Mail::Barrier { round: *round, result: result.clone() };
         shared.post_to(*port, vec![mail]);

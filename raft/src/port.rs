@@ -61,7 +61,7 @@ pub(crate) enum LeaseAnswer {
 pub(crate) enum Mail {
     Proposal(Ticket, Result<Applied, ProposeError>),
     Lease(Ticket, Result<LeaseAnswer, LeaseError>),
-    Barrier { round: u64, result: Result<(), ReadBarrierError> },
+    Barrier { round: u64, result: Result<u64, ReadBarrierError> },
 }
 
 enum Waiting {
@@ -71,7 +71,7 @@ enum Waiting {
 
 struct Barrier {
     deadline: Instant,
-    answer: oneshot::Sender<Result<(), ReadBarrierError>>,
+    answer: oneshot::Sender<Result<u64, ReadBarrierError>>,
 }
 
 #[derive(Default)]
@@ -129,7 +129,27 @@ impl Port {
 
     /// Returns once the published revision includes every write acknowledged before the call.
     pub async fn read_barrier(&self) -> Result<(), ReadBarrierError> {
-        self.shared.ask_for_barrier().await.unwrap_or(Err(ReadBarrierError::Stopped))
+        let (deadline, answer) = self.shared.ask_for_barrier();
+        let index = answer.await.unwrap_or(Err(ReadBarrierError::Stopped))?;
+        let applied = self.shared.node.status.wait_applied(index);
+        let waited = tokio::time::timeout_at(deadline, applied).await;
+        waited.map_err(|_| ReadBarrierError::TimedOut)
+    }
+
+    /// Returns once the revision at which keys are read includes every write acknowledged before
+    /// the call. That can be earlier than the published revision does: see
+    /// [`Reader::visible`](holdfast_store::Reader::visible).
+    pub async fn key_barrier(&self) -> Result<(), ReadBarrierError> {
+        let (_, answer) = self.shared.ask_for_barrier();
+        answer.await.unwrap_or(Err(ReadBarrierError::Stopped)).map(|_| ())
+    }
+
+    /// Returns once everything is published that keys can be read after now; or when that takes
+    /// longer than a request may.
+    pub async fn published(&self) {
+        let node = &self.shared.node;
+        let published = node.status.wait_applied(node.status.visible_index());
+        let _ = tokio::time::timeout(node.request_timeout, published).await;
     }
 
     /// Starts a lease anew, through the leader. Gives its TTL, or 0 if the lease is gone.
@@ -246,12 +266,12 @@ impl PortShared {
         Ok((ticket, receiver))
     }
 
-    fn ask_for_barrier(&self) -> oneshot::Receiver<Result<(), ReadBarrierError>> {
+    fn ask_for_barrier(&self) -> (Instant, oneshot::Receiver<Result<u64, ReadBarrierError>>) {
         let (sender, receiver) = oneshot::channel();
         let deadline = Instant::now() + self.node.request_timeout;
         self.lock().barriers_next.push(Barrier { deadline, answer: sender });
         self.bell.notify_one();
-        receiver
+        (deadline, receiver)
     }
 
     /// One turn of the driver; says when the next is due at the latest.

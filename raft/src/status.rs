@@ -56,6 +56,8 @@ pub(crate) struct StatusCell {
     committed_index: AtomicU64,
     purged_index: AtomicU64,
     applied: watch::Sender<u64>,
+    /// At least `applied`.
+    visible: watch::Sender<u64>,
     learner: AtomicBool,
     disk_stalled: AtomicBool,
     leadership: watch::Sender<Leadership>,
@@ -104,6 +106,7 @@ impl StatusCell {
             committed_index: AtomicU64::new(0),
             purged_index: AtomicU64::new(0),
             applied: watch::Sender::new(0),
+            visible: watch::Sender::new(0),
             learner: AtomicBool::new(false),
             disk_stalled: AtomicBool::new(false),
             leadership: watch::Sender::new(Leadership::default()),
@@ -179,11 +182,25 @@ impl StatusCell {
     }
 
     pub(crate) fn set_applied(&self, index: u64) {
-        self.applied.send_if_modified(|applied| {
-            let forward = *applied < index;
-            *applied = index.max(*applied);
-            forward
-        });
+        self.set_visible(index);
+        raise(&self.applied, index);
+    }
+
+    /// The index of the last entry after which keys can be read.
+    pub(crate) fn visible_index(&self) -> u64 {
+        *self.visible.borrow()
+    }
+
+    /// Keys can be read as of after the entry at `index`, applied or not.
+    pub(crate) fn set_visible(&self, index: u64) {
+        raise(&self.visible, index);
+    }
+
+    /// Returns once keys can be read as of after `index`.
+    pub(crate) async fn wait_visible(&self, index: u64) {
+        let mut visible = self.visible.subscribe();
+        let waited = visible.wait_for(|visible| *visible >= index).await;
+        waited.expect("the sender is in self");
     }
 
     /// Returns once `index` is applied and published.
@@ -252,6 +269,14 @@ impl StatusCell {
             ProposeError::TimedOut
         }
     }
+}
+
+fn raise(known: &watch::Sender<u64>, index: u64) {
+    known.send_if_modified(|known| {
+        let forward = *known < index;
+        *known = index.max(*known);
+        forward
+    });
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::path::Path;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use holdfast_raft::{Node, NodeConfig, OpenError, Seams, TcpListen};
-use holdfast_store::command::{Change, Command, Put};
+use holdfast_store::Effort;
+use holdfast_store::command::{Change, Command, DeleteRange, Operation, OperationKind, Put, Txn};
 use tokio::net::TcpListener;
 
 fn put(key: String) -> Command {
@@ -85,4 +86,56 @@ async fn three_members_over_tcp_agree() {
     for node in &nodes {
         node.shutdown().await;
     }
+}
+
+/// Keys of the long delete.
+const MANY: usize = 200_000;
+
+fn puts(range: std::ops::Range<usize>) -> Command {
+    let put = |number| {
+        let key = format!("many/{number:08}").into();
+        let put = Put { key, value: Bytes::from_static(b"v"), ..Default::default() };
+        Operation { kind: Some(OperationKind::Put(put)) }
+    };
+    let success = range.map(put).collect();
+    Command { change: Some(Change::Txn(Txn { success, ..Default::default() })) }
+}
+
+#[tokio::test]
+async fn keys_are_read_at_the_revision_of_a_long_delete_while_it_goes_on() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let (listeners, cluster) = cluster(1);
+    let node = start(directory.path(), &listeners[0], 0, &cluster).await.expect("starts");
+    node.wait_ready().await;
+    let (port, reader) = (node.port(), node.reader());
+    port.propose(put("other".to_owned())).await.expect("applied");
+    for start in (0..MANY).step_by(2000) {
+        port.propose(puts(start..start + 2000)).await.expect("applied");
+    }
+    let before = reader.revision();
+    let range =
+        DeleteRange { key: "many/".into(), range_end: "many0".into(), ..Default::default() };
+    let delete = Command { change: Some(Change::DeleteRange(range)) };
+    let mut deleting = Box::pin(port.propose(delete));
+    let (mut last, mut early) = (before, 0);
+    let outcome = loop {
+        let barrier = tokio::select! {
+            biased;
+            outcome = &mut deleting => break outcome.expect("applied").outcome,
+            barrier = port.key_barrier() => barrier,
+        };
+        barrier.expect("a leader answers");
+        let (revision, other) = reader.get(b"other", Effort::Inline).expect("in memory");
+        assert!(other.is_some(), "at {revision}");
+        let (later, gone) = reader.get(b"many/00150000", Effort::Inline).expect("in memory");
+        assert_eq!(gone.is_none(), later == before + 1, "at {later}");
+        assert!(last <= revision && revision <= later, "{last}, {revision}, {later}");
+        last = later;
+        early += usize::from(reader.revision() < later);
+    };
+    assert_eq!(outcome.revision, before + 1);
+    assert!(early > 0, "nothing was read before the delete was carried out");
+    port.read_barrier().await.expect("a leader answers");
+    assert_eq!(reader.revision(), before + 1);
+    node.shutdown().await;
 }

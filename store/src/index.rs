@@ -8,12 +8,14 @@
 //! A chunk covers the keys from its own bound up to the next chunk's. It counts its live keys and
 //! knows its newest revision, so that a range at any later revision is counted chunk by chunk, not
 //! key by key; and it counts its garbage, so that a compaction passes over clean chunks. A key with
-//! one version (most of them) has it inline.
+//! one version (most of them) has it inline. While a long delete goes on, what it has yet to reach
+//! is already dead to readers at its revision: see [`pending`].
 //!
 //! The index promises order and consistency of these counts, and that one call touches a bounded
 //! number of keys; locking, publishing and the records' bytes are its callers' business.
 
 mod chunk;
+mod pending;
 mod sweep;
 mod version;
 
@@ -28,6 +30,7 @@ use bytes::Bytes;
 
 use crate::Revision;
 use chunk::Chunk;
+use pending::Pending;
 
 pub(crate) use version::Version;
 
@@ -102,12 +105,14 @@ pub(crate) struct Index {
     bytes: u64,
     /// The newest revision added.
     newest: Revision,
+    /// A delete at the newest main revision that is under way.
+    pending: Option<Pending>,
 }
 
 impl Default for Index {
     fn default() -> Self {
         let chunks = BTreeMap::from([(Box::from([]), Chunk::default())]);
-        Self { chunks, bytes: 0, newest: Revision::default() }
+        Self { chunks, bytes: 0, newest: Revision::default(), pending: None }
     }
 }
 
@@ -119,10 +124,13 @@ impl Index {
 
     /// The version of `key` that is live at main revision `at`.
     pub(crate) fn live(&self, key: &[u8], at: i64) -> Option<&Version> {
-        self.versions(key)?.live(at)
+        let version = self.versions(key)?.live(at)?;
+        let doomed = self.pending_at(at).is_some_and(|pending| pending.holds(key));
+        (!doomed).then_some(version)
     }
 
-    /// The latest version of `key`, tombstones included, and the one live at `at`.
+    /// The versions of `key` that were added, tombstones included; what a delete under way has
+    /// yet to reach is as it was.
     pub(crate) fn versions(&self, key: &[u8]) -> Option<&version::Versions> {
         self.chunk(key).find(key)
     }
@@ -228,6 +236,7 @@ impl Index {
             let _ = each(from, version);
             return None;
         }
+        let pending = self.pending_at(at);
         for chunk in self.chunks_from(from) {
             for (key, versions) in chunk.entries_from(from) {
                 if !range.reaches(key) {
@@ -238,6 +247,9 @@ impl Index {
                 }
                 *budget -= 1;
                 let Some(version) = versions.live(at) else { continue };
+                if pending.is_some_and(|pending| pending.holds(key)) {
+                    continue;
+                }
                 if each(key, version).is_break() {
                     // The cursor is the key after this one: the smallest longer key.
                     return Some(after(key));
@@ -261,16 +273,22 @@ impl Index {
         if range.is_single() {
             return (i64::from(self.live(from, at).is_some()), None);
         }
+        let pending = self.pending_at(at);
         let mut count = 0;
         for chunk in self.chunks_from(from) {
-            let Some(first) = chunk.key(0) else { continue };
-            let whole = first >= from && chunk.last_key().is_some_and(|last| range.reaches(last));
-            if whole && chunk.newest() <= at {
+            let (Some(first), Some(last)) = (chunk.key(0), chunk.last_key()) else { continue };
+            let whole = first >= from && range.reaches(last) && chunk.newest() <= at;
+            let left = match pending {
+                _ if !whole => None,
+                None => Some(chunk.live()),
+                Some(pending) => pending.leaves(first, last, chunk.live()),
+            };
+            if let Some(live) = left {
                 if *budget < CHUNK_COST {
                     return (count, Some(Box::from(first)));
                 }
                 *budget -= CHUNK_COST;
-                count += chunk.live() as i64;
+                count += live as i64;
                 continue;
             }
             for (key, versions) in chunk.entries_from(from) {
@@ -281,7 +299,8 @@ impl Index {
                     return (count, Some(Box::from(key)));
                 }
                 *budget -= 1;
-                count += i64::from(versions.live(at).is_some());
+                let doomed = pending.is_some_and(|pending| pending.holds(key));
+                count += i64::from(!doomed && versions.live(at).is_some());
             }
         }
         (count, None)
@@ -306,6 +325,7 @@ impl Index {
     }
 
     fn advance(&mut self, revision: Revision) {
+        assert!(self.pending.is_none(), "a delete is carried out before anything follows it");
         assert!(revision > self.newest, "revision {revision} follows {}", self.newest);
         self.newest = revision;
     }

@@ -1,4 +1,5 @@
-//! Reading the store, from any thread, at published revisions.
+//! Reading the store, from any thread, at published revisions; keys also at the revision of a long
+//! delete that is being carried out.
 //!
 //! A read of one key holds the index lock for as long as it takes to find the key and its bytes in
 //! memory. Everything larger registers its revision and looks at the index a few keys at a time;
@@ -87,6 +88,12 @@ impl Reader {
         self.shared.revision()
     }
 
+    /// The revision at which the latest keys are read: the published one, or that of a long delete
+    /// which is being carried out.
+    pub fn visible(&self) -> i64 {
+        self.shared.visible()
+    }
+
     /// The compacted revision; -1 before any compaction.
     pub fn compacted(&self) -> i64 {
         self.shared.compacted()
@@ -97,11 +104,11 @@ impl Reader {
         self.shared.facts().position
     }
 
-    /// One key at the published revision, which comes with it for the response header.
+    /// One key at the visible revision, which comes with it for the response header.
     pub fn get(&self, key: &[u8], effort: Effort) -> Result<(i64, Option<RecordBytes>), ReadError> {
         let (revision, found) = {
             let index = self.shared.index();
-            let revision = self.shared.revision();
+            let revision = self.shared.visible();
             let Some(version) = index.live(key, revision) else { return Ok((revision, None)) };
             // Under the lock, since only then no sweep can take the record away.
             match read_record(&self.shared, version, Effort::Inline, None) {
@@ -120,7 +127,7 @@ impl Reader {
         Ok((revision, result.records.into_iter().next()))
     }
 
-    /// Reads a range; the revision is the published one, for the response header.
+    /// Reads a range; the revision is the visible one, for the response header.
     pub fn range(&self, range: &Range, effort: Effort) -> Result<(i64, RangeResult), ReadError> {
         self.attempt(range.revision <= 0, |reader| {
             let view = reader.view(range.revision, effort)?;
@@ -128,7 +135,7 @@ impl Reader {
         })
     }
 
-    /// Evaluates a transaction that only reads, at one published revision; gives a
+    /// Evaluates a transaction that only reads, at one visible revision; gives a
     /// [`Response::Txn`].
     pub fn txn(&self, txn: &Txn, effort: Effort) -> Result<(i64, Response), ReadError> {
         self.attempt(true, |reader| {
@@ -242,7 +249,7 @@ pub(crate) fn registered_view(
 }
 
 fn unregistered_view(shared: &Shared, effort: Effort) -> View<'_> {
-    let (current, compacted) = shared.bounds();
+    let (current, compacted) = shared.visible_bounds();
     View { shared, current, compacted, effort, registration: None }
 }
 

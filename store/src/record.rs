@@ -120,9 +120,20 @@ pub fn encode_put(
 /// The encoding of a deletion.
 pub fn encode_tombstone(key: &[u8], mod_revision: i64) -> Bytes {
     let mut out = BytesMut::with_capacity(bytes_length(key.len()) + int_length(mod_revision));
-    write_bytes(&mut out, KEY, key);
-    write_int(&mut out, MOD_REVISION, mod_revision);
+    write_tombstone(&mut out, key, mod_revision);
     out.freeze()
+}
+
+/// Appends the encoding of a deletion.
+pub(crate) fn write_tombstone(out: &mut BytesMut, key: &[u8], mod_revision: i64) {
+    write_bytes(out, KEY, key);
+    write_int(out, MOD_REVISION, mod_revision);
+}
+
+/// The key inside a record's encoding, whose first field it is.
+pub(crate) fn key_within(record: &Bytes, key_length: usize) -> Bytes {
+    let prefix = 1 + encoded_len_varint(key_length as u64);
+    record.slice(prefix..prefix + key_length)
 }
 
 /// The length of [`encode_put`] for a key and a value of these lengths.

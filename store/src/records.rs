@@ -62,9 +62,10 @@ impl Records {
         }
     }
 
-    /// Adds the newest record. Only the apply thread calls this.
-    pub fn append(&self, record: Record) {
-        self.shared.write().tail.push(record);
+    /// Adds the newest records, in order. Only the apply thread calls this.
+    pub fn append(&self, records: impl IntoIterator<Item = Record>) {
+        let mut core = self.shared.write();
+        records.into_iter().for_each(|record| core.tail.push(record));
     }
 
     /// Everything appended so far belongs to entries up to `position`.

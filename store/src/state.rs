@@ -35,6 +35,9 @@ pub(crate) use restore::{Restored, Restorer};
 /// How many keys of a lease are looked at under one hold of the lease table's lock.
 const LEASE_SLICE: usize = 1024;
 
+/// What to call while a long delete goes on and its result can be read.
+type Meanwhile<'a> = &'a mut dyn FnMut();
+
 /// What an entry says of the commands in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
@@ -105,6 +108,27 @@ impl State {
     /// Applies one command; several may share one entry. An error means that this member cannot
     /// go on; a refusal that every member reaches alike is part of the outcome.
     pub fn apply(&mut self, context: &Context, command: &Command) -> Result<Outcome, Fatal> {
+        self.run(context, command, None)
+    }
+
+    /// As [`State::apply`], for the last command of an entry. While it deletes many keys,
+    /// [`Reader::visible`](crate::Reader::visible) is already the revision after it, and
+    /// `meanwhile` is called, again and again, for the first time when that has come about.
+    pub fn apply_last(
+        &mut self,
+        context: &Context,
+        command: &Command,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Outcome, Fatal> {
+        self.run(context, command, Some(meanwhile))
+    }
+
+    fn run(
+        &mut self,
+        context: &Context,
+        command: &Command,
+        meanwhile: Option<Meanwhile<'_>>,
+    ) -> Result<Outcome, Fatal> {
         if context.level > LEVEL_CURRENT {
             return Err(Fatal::new(format_args!(
                 "an entry is of semantics level {}, and this version knows only {LEVEL_CURRENT}",
@@ -113,6 +137,7 @@ impl State {
         }
         assert!(context.position.index > self.position.index, "entries are applied once, in order");
         let result = match &command.change {
+            Some(Change::DeleteRange(delete)) => self.delete_range(context, delete, meanwhile),
             Some(change) => self.apply_change(context, change),
             None => Ok(Response::Done),
         };
@@ -187,7 +212,7 @@ impl State {
     fn apply_change(&mut self, context: &Context, change: &Change) -> Result<Response, Stop> {
         match change {
             Change::Put(put) => self.put(context, put),
-            Change::DeleteRange(delete) => self.delete_range(context, delete),
+            Change::DeleteRange(delete) => self.delete_range(context, delete, None),
             Change::Txn(txn) => self.txn(context, txn),
             Change::Compact(compact) => Ok(self.compact(compact)?),
             Change::LeaseGrant(grant) => Ok(self.lease_grant(grant)?),
@@ -203,8 +228,13 @@ impl State {
         self.write(|write| execute_put(write, context, put))
     }
 
-    fn delete_range(&mut self, context: &Context, delete: &DeleteRange) -> Result<Response, Stop> {
-        self.write(|write| execute_delete(write, context, delete))
+    fn delete_range(
+        &mut self,
+        context: &Context,
+        delete: &DeleteRange,
+        meanwhile: Option<Meanwhile<'_>>,
+    ) -> Result<Response, Stop> {
+        self.write(|write| execute_delete(write, context, delete, meanwhile))
     }
 
     fn txn(&mut self, context: &Context, txn: &Txn) -> Result<Response, Stop> {
@@ -266,7 +296,7 @@ impl State {
                 }
                 for key in keys {
                     let delete = DeleteRange { key, range_end: Bytes::new(), prev_kv: false };
-                    let deleted = write.delete(&delete, false)?;
+                    let deleted = write.delete(&delete, false, None)?;
                     assert_eq!(deleted.count, 1, "a lease's keys are alive");
                 }
             }
@@ -319,8 +349,9 @@ fn execute_delete(
     write: &mut Write<'_>,
     context: &Context,
     delete: &DeleteRange,
+    meanwhile: Option<Meanwhile<'_>>,
 ) -> Result<Response, Fatal> {
-    let deleted = write.delete(delete, delete.prev_kv && context.respond)?;
+    let deleted = write.delete(delete, delete.prev_kv && context.respond, meanwhile)?;
     Ok(Response::DeleteRange { deleted: deleted.count, prevs: deleted.prevs })
 }
 
@@ -336,7 +367,9 @@ fn execute_txn(
     for operation in txn::branch(txn, path) {
         let response = match &operation.kind {
             Some(OperationKind::Put(put)) => execute_put(write, context, put)?,
-            Some(OperationKind::DeleteRange(delete)) => execute_delete(write, context, delete)?,
+            Some(OperationKind::DeleteRange(delete)) => {
+                execute_delete(write, context, delete, None)?
+            }
             Some(OperationKind::Txn(txn)) => {
                 let path = nested.next().expect("a path for every nested transaction");
                 execute_txn(write, context, txn, path)?

@@ -112,7 +112,7 @@ impl Small {
             self.applied += 1;
             let record = record(self.applied, bytes);
             self.expected.insert(record.revision, record.bytes.clone());
-            self.records.append(record);
+            self.records.append([record]);
             self.records.end_entry(position(self.applied));
         }
     }

@@ -16,7 +16,7 @@ pub(crate) const INLINE_BYTES_MAX: u64 = 64 << 10;
 /// A place to read from.
 pub(crate) struct View<'a> {
     pub shared: &'a Shared,
-    /// What "latest" means: the published revision, or that of the transaction being applied.
+    /// What "latest" means: the visible revision, or that of the transaction being applied.
     pub current: i64,
     pub compacted: i64,
     pub effort: Effort,

@@ -4,6 +4,7 @@
 //! records follow as the client takes them, from memory or by way of the pool. If the revision is
 //! lost meanwhile the message cannot be finished, and the stream is reset.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -23,12 +24,17 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Records in one piece.
 const PIECE_KEYS: usize = 256;
 
+/// A turn for everybody else on this runtime.
+type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 type Chunk = Result<Option<Vec<RecordBytes>>, ReadError>;
 
-/// Gives the chunks of a [`RangeStream`]: inline when they are in memory, else from the pool.
+/// Gives the chunks of a [`RangeStream`]: inline when they are in memory, else from the pool. After
+/// each the runtime looks for new requests, and serves others that are ready, before the next.
 pub(super) struct Chunks {
     services: Arc<Services>,
     state: State,
+    rest: Option<Rest>,
 }
 
 enum State {
@@ -39,7 +45,7 @@ enum State {
 
 impl Chunks {
     pub(super) fn new(services: Arc<Services>, stream: Box<RangeStream>) -> Self {
-        Self { services, state: State::Ready(stream) }
+        Self { services, state: State::Ready(stream), rest: None }
     }
 
     /// The next chunk; none at the end.
@@ -49,6 +55,10 @@ impl Chunks {
         bytes: usize,
         keys: usize,
     ) -> Poll<Result<Option<Vec<RecordBytes>>, Error>> {
+        if let Some(rest) = &mut self.rest {
+            ready!(rest.as_mut().poll(context));
+            self.rest = None;
+        }
         loop {
             match std::mem::replace(&mut self.state, State::Lost) {
                 State::Ready(mut stream) => match stream.next_chunk(bytes, keys, Effort::Inline) {
@@ -87,6 +97,7 @@ impl Chunks {
         chunk: Chunk,
     ) -> Result<Option<Vec<RecordBytes>>, Error> {
         self.state = State::Ready(stream);
+        self.rest = Some(Box::pin(tokio::task::yield_now()));
         chunk.map_err(|error| self.services.read_error(error))
     }
 }

@@ -25,7 +25,7 @@ const KEYS_MAX: usize = 1 << 16;
 pub async fn range_stream(services: Arc<Services>, request: RangeRequest) -> Result<Pages, Error> {
     admit::range_stream(&request)?;
     if !request.serializable {
-        services.port.read_barrier().await?;
+        services.port.key_barrier().await?;
     }
     let range = convert::range(request);
     let reader = services.reader.clone();

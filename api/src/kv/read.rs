@@ -33,7 +33,7 @@ pub async fn range(
 ) -> Result<Answer, Error> {
     admit::range(&request)?;
     if !request.serializable {
-        services.port.read_barrier().await?;
+        services.port.key_barrier().await?;
     }
     let range = convert::range(request);
     if is_single_key(&range) {

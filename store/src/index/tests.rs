@@ -194,3 +194,68 @@ fn keys_that_arrive_in_order_fill_their_chunks() {
     assert!(chunks < 100_000 / 60, "{chunks} chunks");
     index.check();
 }
+
+#[test]
+fn a_pending_delete_is_seen_at_its_revision_and_not_before() {
+    let mut index = Index::default();
+    for number in 0..400 {
+        index.put(&key(number), Revision::new(2, number as i64), 0, |_| 9);
+    }
+    let gone = KeyRange::new(&key(100).into(), &key(300).into());
+    let ranges = [(0, 400), (0, 100), (50, 150), (120, 280), (299, 301), (300, 400), (7, 7)];
+    let alive = |number: &u64| !(100..300).contains(number);
+    let (mut cursor, mut subs) = (None, 0);
+    loop {
+        let at = Revision::new(3, subs);
+        cursor = index.delete(&gone, cursor.as_deref(), at, 33, |_, _, _| subs += 1);
+        index.set_pending(&gone, cursor.as_deref(), 3);
+        for (from, to) in ranges {
+            let range = KeyRange::new(&key(from).into(), &key(to).into());
+            let all: Vec<_> = (from..to).map(key).collect();
+            let left: Vec<_> = (from..to).filter(alive).map(key).collect();
+            assert_eq!(keys_at(&index, &range, 2), all);
+            assert_eq!(count_at(&index, &range, 2), all.len() as i64);
+            assert_eq!(keys_at(&index, &range, 3), left);
+            assert_eq!(count_at(&index, &range, 3), left.len() as i64);
+        }
+        assert_eq!(count_at(&index, &KeyRange::everything(), 3), 200);
+        for number in [0, 99, 100, 200, 299, 300] {
+            assert_eq!(index.live(&key(number), 3).is_some(), alive(&number), "{number}");
+            assert!(index.live(&key(number), 2).is_some());
+            let single = KeyRange::new(&key(number).into(), &Bytes::new());
+            assert_eq!(keys_at(&index, &single, 3).len(), usize::from(alive(&number)));
+        }
+        if cursor.is_none() {
+            break;
+        }
+    }
+    index.put(&key(200), Revision::new(4, 0), 0, |_| 9);
+    assert_eq!(count_at(&index, &gone, 4), 1);
+    index.check();
+}
+
+#[test]
+fn counting_around_a_pending_delete_costs_no_more_than_chunks() {
+    let mut index = Index::default();
+    for number in 0..64 * 100 {
+        index.put(&key(number), Revision::new(2, number as i64), 0, |_| 9);
+    }
+    let gone = KeyRange::new(&key(1000).into(), &Bytes::from_static(b"\0"));
+    let cursor = index.delete(&gone, None, Revision::new(3, 0), 10, |_, _, _| {});
+    index.set_pending(&gone, cursor.as_deref(), 3);
+    let mut budget = 400;
+    assert_eq!(index.count(&KeyRange::everything(), None, 3, &mut budget), (1000, None));
+}
+
+#[test]
+#[should_panic = "a delete is carried out before anything follows it"]
+fn nothing_is_written_over_a_pending_delete() {
+    let mut index = Index::default();
+    for number in 0..9 {
+        index.put(&key(number), Revision::new(2, number as i64), 0, |_| 9);
+    }
+    let all = KeyRange::everything();
+    let cursor = index.delete(&all, None, Revision::new(3, 0), 5, |_, _, _| {});
+    index.set_pending(&all, cursor.as_deref(), 3);
+    index.put(b"k", Revision::new(4, 0), 0, |_| 9);
+}

@@ -111,7 +111,7 @@ fn one_revision_may_fill_many_blocks() {
         let key = bytes::Bytes::from(format!("{sub:05}"));
         let tombstone = crate::Record::tombstone(Revision::new(2, sub), key);
         store.expected.insert(tombstone.revision, tombstone.bytes.clone());
-        store.records.append(tombstone);
+        store.records.append([tombstone]);
     }
     assert_eq!(store.maintainer.step(u64::MAX).unwrap(), Worked::Something, "the first look");
     assert!(store.records.shared.read().blocks.is_empty(), "the entry is not finished");

@@ -80,7 +80,7 @@ impl RangeStream {
         })
     }
 
-    /// The published revision when the stream began, for the response header.
+    /// The visible revision when the stream began, for the response header.
     pub fn revision(&self) -> i64 {
         self.current
     }

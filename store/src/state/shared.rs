@@ -4,9 +4,14 @@
 //! the readers' registry. `leases`, `members` and `waiting` nest with nothing. None is held during
 //! IO, but that installing a checkpoint removes old manifests.
 //!
-//! Publishing raises `revision`, feeds the watch hub, and then raises `compacted`; a reader loads
-//! them the other way round, so that the revision it sees is not below the compacted one it sees.
-//! The exception is the moment at which a checkpoint replaces everything: see [`Shared::bounds`].
+//! Publishing raises `visible` and `revision`, feeds the watch hub, and then raises `compacted`; a
+//! reader loads them the other way round, so that the revision it sees is not below the compacted
+//! one it sees. The exception is the moment at which a checkpoint replaces everything: see
+//! [`Shared::bounds`].
+//!
+//! `visible` runs ahead of `revision` while a long delete is carried out: the index then answers
+//! for the state after it, and nothing else does. So keys are read at `visible`; hashes, watches
+//! and everything that looks at records by revision stay with `revision`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -37,6 +42,8 @@ pub(crate) struct Shared {
     index: RwLock<Index>,
     pub(crate) records: Records,
     revision: AtomicI64,
+    /// The revision at which keys can be read: revision <= visible.
+    visible: AtomicI64,
     compacted: AtomicI64,
     facts: Mutex<Facts>,
     leases: Mutex<LeaseTable>,
@@ -53,6 +60,7 @@ impl Shared {
             index: RwLock::new(index),
             records,
             revision: AtomicI64::new(1),
+            visible: AtomicI64::new(1),
             compacted: AtomicI64::new(-1),
             facts: Mutex::default(),
             leases: Mutex::default(),
@@ -89,6 +97,11 @@ impl Shared {
         self.revision.load(Ordering::Acquire)
     }
 
+    /// The revision at which keys can be read.
+    pub(crate) fn visible(&self) -> i64 {
+        self.visible.load(Ordering::Acquire)
+    }
+
     /// The published compacted revision.
     pub(crate) fn compacted(&self) -> i64 {
         self.compacted.load(Ordering::Acquire)
@@ -96,9 +109,18 @@ impl Shared {
 
     /// The published revision and the compacted one, which is not above it.
     pub(crate) fn bounds(&self) -> (i64, i64) {
+        self.bounds_of(Self::revision)
+    }
+
+    /// As [`Shared::bounds`], with the revision at which keys can be read.
+    pub(crate) fn visible_bounds(&self) -> (i64, i64) {
+        self.bounds_of(Self::visible)
+    }
+
+    fn bounds_of(&self, newest: impl Fn(&Self) -> i64) -> (i64, i64) {
         loop {
             let compacted = self.compacted();
-            let revision = self.revision();
+            let revision = newest(self);
             if compacted <= revision {
                 return (revision, compacted);
             }
@@ -107,8 +129,15 @@ impl Shared {
         }
     }
 
+    /// Lets keys be read at `revision`, for which the index answers from now on.
+    pub(crate) fn show(&self, revision: i64) {
+        let before = self.visible.swap(revision, Ordering::AcqRel);
+        assert!(before <= revision, "visible was {before}, now {revision}");
+    }
+
     /// Makes a revision visible, and everything before it.
     pub(crate) fn publish(&self, revision: i64, facts: Facts) {
+        self.show(revision);
         let before = self.revision.swap(revision, Ordering::AcqRel);
         assert!(before <= revision, "published {before}, now {revision}");
         *self.facts.lock().expect(NO_PANIC) = facts;
@@ -142,6 +171,7 @@ impl Shared {
         facts: Facts,
     ) -> Result<(), Fatal> {
         let mut current = self.index_mut();
+        assert_eq!(self.visible(), self.revision(), "no delete is under way");
         self.registry.end_below(i64::MAX);
         self.registry.sweep_target(compacted);
         self.epoch.fetch_add(1, Ordering::AcqRel);

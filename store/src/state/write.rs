@@ -3,16 +3,20 @@
 use bytes::Bytes;
 
 use crate::command::{DeleteRange, Put};
-use crate::index::{KeyRange, Version};
+use crate::index::{Cursor, KeyRange, Version};
 use crate::record::{self, Record};
 use crate::view::View;
 use crate::watch::{Change, RevisionEvents};
 use crate::{Effort, Fatal, Revision};
 
+use super::Meanwhile;
 use super::shared::Shared;
+use slice::Slice;
+
+mod slice;
 
 /// How many keys one hold of the index lock deletes.
-const DELETE_SLICE: usize = 1024;
+const DELETE_SLICE: usize = 512;
 /// A revision with more changes is handed to the watch hub without them.
 const CHANGES_MAX: i64 = 10_000;
 
@@ -33,12 +37,6 @@ pub(super) struct Deleted {
     pub count: i64,
     /// What was deleted, when it was asked for.
     pub prevs: Vec<Bytes>,
-}
-
-/// One key on its way out.
-struct Victim {
-    record: Record,
-    previous: Version,
 }
 
 impl<'a> Write<'a> {
@@ -89,15 +87,24 @@ impl<'a> Write<'a> {
         let (create, version) = (written.version.create_revision(), written.version.version());
         let bytes = record::encode_put(&put.key, &value, create, revision.main, version, lease);
         assert_eq!(bytes.len(), written.version.length() as usize, "lengths are known beforehand");
-        let key = key_within(&bytes, put.key.len());
+        let key = record::key_within(&bytes, put.key.len());
         self.move_lease(&key, written.previous.map_or(0, |v| v.lease()), lease);
         let kind = written.version.kind();
-        self.note(Record { revision, key, kind, bytes }, written.previous);
+        let record = Record { revision, key, kind, bytes };
+        self.note(&record, written.previous);
+        self.shared.records.append([record]);
         Ok(written.previous)
     }
 
-    /// Deletes the live keys of a range, a slice at a time; readers go on in between.
-    pub(super) fn delete(&mut self, delete: &DeleteRange, prev_kv: bool) -> Result<Deleted, Fatal> {
+    /// Deletes the live keys of a range, a slice at a time; readers go on in between. If there is a
+    /// `meanwhile`, nothing follows in this transaction, and so they may see its result from the
+    /// first slice on.
+    pub(super) fn delete(
+        &mut self,
+        delete: &DeleteRange,
+        prev_kv: bool,
+        mut meanwhile: Option<Meanwhile<'_>>,
+    ) -> Result<Deleted, Fatal> {
         let range = KeyRange::new(&delete.key, &delete.range_end);
         let mut deleted = Deleted { count: 0, prevs: Vec::new() };
         if range.is_single() && self.live(&range.start).is_none() {
@@ -105,29 +112,62 @@ impl<'a> Write<'a> {
         }
         let mut cursor = None;
         loop {
-            let revision = self.next_revision();
-            let mut victims = Vec::new();
-            let each = |key: &[u8], previous: Version, tombstone: Version| {
-                let bytes = record::encode_tombstone(key, tombstone.mod_revision());
-                let (key, revision) = (key_within(&bytes, key.len()), tombstone.revision());
-                let record = Record { revision, key, kind: tombstone.kind(), bytes };
-                victims.push(Victim { record, previous });
-            };
-            let mut index = self.shared.index_mut();
-            cursor = index.delete(&range, cursor.as_deref(), revision, DELETE_SLICE, each);
-            drop(index);
-            deleted.count += victims.len() as i64;
-            for victim in victims {
-                if prev_kv {
-                    deleted.prevs.push(self.shared.records.read(victim.previous.revision())?);
-                }
-                self.move_lease(&victim.record.key, victim.previous.lease(), 0);
-                self.note(victim.record, Some(victim.previous));
-            }
-            if cursor.is_none() {
+            let show = meanwhile.is_some();
+            let (slice, next) = self.delete_slice(&range, cursor.as_deref(), show);
+            deleted.count += slice.len() as i64;
+            self.note_slice(slice, prev_kv.then_some(&mut deleted.prevs))?;
+            if next.is_none() {
                 return Ok(deleted);
             }
+            if let Some(meanwhile) = meanwhile.as_mut().filter(|_| deleted.count > 0) {
+                meanwhile();
+            }
+            cursor = next;
         }
+    }
+
+    /// Deletes some keys, and says where to go on. With `show` the rest is dead to readers at the
+    /// new revision, which becomes visible.
+    fn delete_slice(
+        &self,
+        range: &KeyRange,
+        from: Option<&[u8]>,
+        show: bool,
+    ) -> (Slice, Option<Cursor>) {
+        let first = self.next_revision();
+        let mut slice = Slice::new(first, from.is_some());
+        let mut index = self.shared.index_mut();
+        let next = index.delete(range, from, first, DELETE_SLICE, |key, previous, _| {
+            slice.add(key, previous);
+        });
+        let begun = self.count > 0 || slice.len() > 0;
+        if show && begun {
+            index.set_pending(range, next.as_deref(), first.main);
+        }
+        drop(index);
+        if show && begun && next.is_some() {
+            self.shared.show(first.main);
+        }
+        (slice, next)
+    }
+
+    /// Takes down what was deleted; `prevs` takes what was there, if it is asked for.
+    fn note_slice(
+        &mut self,
+        slice: Slice,
+        mut prevs: Option<&mut Vec<Bytes>>,
+    ) -> Result<(), Fatal> {
+        let mut records = Vec::with_capacity(slice.len());
+        for (record, previous) in slice.records() {
+            if let Some(prevs) = &mut prevs {
+                prevs.push(self.shared.records.read(previous.revision())?);
+            }
+            self.move_lease(&record.key, previous.lease(), 0);
+            self.note(&record, Some(previous));
+            records.push(record);
+        }
+        self.shared.records.append(records);
+        Ok(())
     }
 
     fn live(&self, key: &[u8]) -> Option<Version> {
@@ -152,7 +192,7 @@ impl<'a> Write<'a> {
         }
     }
 
-    fn note(&mut self, record: Record, previous: Option<Version>) {
+    fn note(&mut self, record: &Record, previous: Option<Version>) {
         // As in etcd, an event's previous version is the one before the transaction.
         let before = record.revision.main - 1;
         let prev = match previous.map(|version| version.revision()) {
@@ -174,12 +214,5 @@ impl<'a> Write<'a> {
             self.changes = Vec::new();
         }
         self.count += 1;
-        self.shared.records.append(record);
     }
-}
-
-/// The key inside a record's encoding, whose first field it is.
-fn key_within(record: &Bytes, key_length: usize) -> Bytes {
-    let prefix = 1 + prost::length_delimiter_len(key_length);
-    record.slice(prefix..prefix + key_length)
 }
