@@ -1,10 +1,9 @@
 //! A few threads for work that would hold up a connection runtime: disk reads, long walks, hashes.
 //!
-//! The queue is bounded; when it is full, new work is refused and the client is told so. A job
-//! whose client has gone still runs to its end.
-//!
-//! The threads give way to the connection runtimes: long work takes a little longer, so that short
-//! requests are not kept waiting for a core.
+//! Long work gives way: its threads have a lower priority than the connection runtimes, and a read
+//! of one key that needs the disk does not queue behind it, but has threads for its kind. Both
+//! queues are bounded; when one is full, new work for it is refused and the client is told so. A
+//! job whose client has gone still runs to its end.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,33 +16,46 @@ use crate::status::Error;
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 
-/// Jobs that may wait.
+/// Jobs of one kind that may wait.
 const QUEUE: usize = 1024;
+/// Threads for short jobs, which mostly wait for the disk.
+const SHORT_THREADS: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads. They end when the last clone is gone.
 #[derive(Clone)]
 pub struct Pool {
-    jobs: SyncSender<Job>,
+    long: SyncSender<Job>,
+    short: SyncSender<Job>,
 }
 
 impl Pool {
-    /// Starts `threads` threads.
+    /// Starts `threads` threads for long work, and those for short work.
     pub fn start(threads: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = sync_channel(QUEUE);
-        let queue = Arc::new(Mutex::new(queue));
-        for number in 0..threads {
-            let queue = queue.clone();
-            let thread = std::thread::Builder::new().name(format!("read-{number}"));
-            thread.spawn(move || work(&queue))?;
-        }
-        Ok(Self { jobs })
+        let long = start("read", threads, give_way)?;
+        let short = start("get", SHORT_THREADS, || {})?;
+        Ok(Self { long, short })
     }
 
-    /// Runs `job` on one of the threads and gives its result.
+    /// Runs `job`, which may take long, on one of the threads and gives its result.
     pub async fn run<T: Send + 'static>(
         &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        Self::run_on(&self.long, job).await
+    }
+
+    /// Runs `job`, which reads no more than a record, ahead of all that may take long.
+    pub async fn run_short<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        Self::run_on(&self.short, job).await
+    }
+
+    async fn run_on<T: Send + 'static>(
+        jobs: &SyncSender<Job>,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (sender, receiver) = oneshot::channel();
@@ -51,7 +63,7 @@ impl Pool {
             // Nobody waits any more: the result has no use.
             let _ = sender.send(job());
         };
-        match self.jobs.try_send(Box::new(job)) {
+        match jobs.try_send(Box::new(job)) {
             Ok(()) => receiver.await.map_err(|_| Error::Stopped),
             Err(TrySendError::Full(_)) => Err(Error::TooManyRequests),
             Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
@@ -59,8 +71,21 @@ impl Pool {
     }
 }
 
+fn start(name: &str, threads: usize, first: fn()) -> std::io::Result<SyncSender<Job>> {
+    let (jobs, queue) = sync_channel(QUEUE);
+    let queue = Arc::new(Mutex::new(queue));
+    for number in 0..threads {
+        let queue = queue.clone();
+        let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
+        thread.spawn(move || {
+            first();
+            work(&queue);
+        })?;
+    }
+    Ok(jobs)
+}
+
 fn work(queue: &Mutex<Receiver<Job>>) {
-    give_way();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {

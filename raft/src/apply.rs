@@ -99,7 +99,11 @@ impl Applier {
             let ours = proposal.origin == identity.member_id && proposal.nonce == shared.nonce;
             let context = Context { position, level: entry.level, respond: ours };
             let outcome = if left == 0 {
-                let mut visible = || shared.status.set_visible(position.index);
+                let mut visible = || {
+                    shared.status.set_visible(position.index);
+                    // Whoever waits for this core is about to read.
+                    std::thread::yield_now();
+                };
                 state.apply_last(&context, &proposal.command, &mut visible)?
             } else {
                 state.apply(&context, &proposal.command)?

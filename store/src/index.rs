@@ -74,6 +74,12 @@ impl KeyRange {
         matches!(self.end, RangeEnd::Single)
     }
 
+    /// What of it lies from `from` on and before `to`, if that is given.
+    pub(crate) fn part(&self, from: &[u8], to: Option<&[u8]>) -> Self {
+        let end = to.map(|to| RangeEnd::Before(Bytes::copy_from_slice(to)));
+        Self { start: Bytes::copy_from_slice(from), end: end.unwrap_or_else(|| self.end.clone()) }
+    }
+
     /// Whether `key`, which is not before the start, lies before the end.
     fn reaches(&self, key: &[u8]) -> bool {
         match &self.end {
@@ -174,8 +180,10 @@ impl Index {
             let (chunk, bound) = self.chunk_mut_and_next(&from);
             let mut at = chunk.position(&from).unwrap_or_else(|at| at);
             let mut added = 0;
+            // Keys are not looked into where that is not needed: this is done under a lock.
+            let whole = chunk.last_key().is_some_and(|last| range.reaches(last));
             while let Some(key) = chunk.key(at) {
-                if !range.reaches(key) {
+                if !whole && !range.reaches(key) {
                     return self.deleted(added, revision, None);
                 }
                 if left == 0 {

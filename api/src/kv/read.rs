@@ -52,8 +52,12 @@ pub async fn range(
             Err(error) => return Err(services.read_error(error)),
         }
     }
-    let reader = services.reader.clone();
-    let read = services.shared.pool.run(move || read_blocking(&reader, &range)).await?;
+    let (reader, pool) = (services.reader.clone(), &services.shared.pool);
+    let read = if range.range_end.is_empty() {
+        pool.run_short(move || read_blocking(&reader, &range)).await?
+    } else {
+        pool.run(move || read_blocking(&reader, &range)).await?
+    };
     match read.map_err(|error| services.read_error(error))? {
         Read::Whole(revision, result) => Ok(whole(services, revision, result)),
         Read::Large(stream) => {

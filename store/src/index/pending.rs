@@ -49,8 +49,7 @@ impl Index {
     pub(crate) fn set_pending(&mut self, range: &KeyRange, cursor: Option<&[u8]>, main: i64) {
         self.pending = cursor.map(|from| {
             assert_eq!(self.newest.main, main, "a pending delete has begun, and is the newest");
-            let start = bytes::Bytes::copy_from_slice(from);
-            Pending { keys: KeyRange { start, end: range.end.clone() }, main }
+            Pending { keys: range.part(from, None), main }
         });
     }
 

@@ -1,5 +1,7 @@
 //! One transaction's writes: puts and deletes that share a main revision.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use crate::command::{DeleteRange, Put};
@@ -15,7 +17,7 @@ use slice::Slice;
 
 mod slice;
 
-/// How many keys one hold of the index lock deletes.
+/// How many keys one hold of the index lock looks at or deletes.
 const DELETE_SLICE: usize = 512;
 /// A revision with more changes is handed to the watch hub without them.
 const CHANGES_MAX: i64 = 10_000;
@@ -107,9 +109,6 @@ impl<'a> Write<'a> {
     ) -> Result<Deleted, Fatal> {
         let range = KeyRange::new(&delete.key, &delete.range_end);
         let mut deleted = Deleted { count: 0, prevs: Vec::new() };
-        if range.is_single() && self.live(&range.start).is_none() {
-            return Ok(deleted);
-        }
         let mut cursor = None;
         loop {
             let show = meanwhile.is_some();
@@ -128,6 +127,9 @@ impl<'a> Write<'a> {
 
     /// Deletes some keys, and says where to go on. With `show` the rest is dead to readers at the
     /// new revision, which becomes visible.
+    ///
+    /// Everything but the change itself is done while others may read the index, too: only this
+    /// thread adds to it, and what a sweep may remove in between is not alive.
     fn delete_slice(
         &self,
         range: &KeyRange,
@@ -136,19 +138,42 @@ impl<'a> Write<'a> {
     ) -> (Slice, Option<Cursor>) {
         let first = self.next_revision();
         let mut slice = Slice::new(first, from.is_some());
-        let mut index = self.shared.index_mut();
-        let next = index.delete(range, from, first, DELETE_SLICE, |key, previous, _| {
-            slice.add(key, previous);
+        // What is shown as deleted is found as it was before.
+        let at = if show { self.begin } else { first.main };
+        let mut budget = DELETE_SLICE;
+        let next = self.shared.index().walk(range, from, at, &mut budget, |key, previous| {
+            slice.add(key, *previous);
+            ControlFlow::Continue(())
         });
-        let begun = self.count > 0 || slice.len() > 0;
-        if show && begun {
-            index.set_pending(range, next.as_deref(), first.main);
+        let show = show && (self.count > 0 || slice.len() > 0);
+        if slice.len() > 0 || show {
+            self.bury(range, from, next.as_deref(), &slice, show);
         }
-        drop(index);
-        if show && begun && next.is_some() {
+        if show && next.is_some() {
             self.shared.show(first.main);
         }
         (slice, next)
+    }
+
+    /// Puts the tombstones of a slice into the index.
+    fn bury(
+        &self,
+        range: &KeyRange,
+        from: Option<&[u8]>,
+        next: Option<&[u8]>,
+        slice: &Slice,
+        show: bool,
+    ) {
+        let first = self.next_revision();
+        let part = range.part(from.unwrap_or(&range.start), next);
+        let mut count = 0;
+        let mut index = self.shared.index_mut();
+        let rest = index.delete(&part, None, first, usize::MAX, |_, _, _| count += 1);
+        if show {
+            index.set_pending(range, next, first.main);
+        }
+        drop(index);
+        assert_eq!((count, rest), (slice.len(), None), "what was alive is deleted");
     }
 
     /// Takes down what was deleted; `prevs` takes what was there, if it is asked for.

@@ -1,8 +1,7 @@
 //! What one slice of a delete takes away.
 //!
-//! It is filled under the index lock, so that does as little as it can: the tombstones of all keys
-//! are written into one piece of memory, which the records then share. They leave it together, when
-//! they are sealed.
+//! The tombstones of all its keys are written into one piece of memory, which the records then
+//! share. They leave it together, when they are sealed.
 
 use bytes::{Bytes, BytesMut};
 
