@@ -18,8 +18,10 @@ pub(crate) async fn observe(shared: Arc<Shared>, raft: Raft, tick: Duration) {
     let started = tokio::time::Instant::now();
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = None;
     loop {
         look(&shared, &raft);
+        tell(&shared, &mut told);
         let mut ticked = false;
         let open = tokio::select! {
             changed = server.changed() => changed.is_ok(),
@@ -43,6 +45,23 @@ pub(crate) async fn observe(shared: Arc<Shared>, raft: Raft, tick: Duration) {
             return;
         }
     }
+}
+
+/// Says in the log who leads, whenever that is not what was `told` last.
+fn tell(shared: &Shared, told: &mut Option<u64>) {
+    let leader = shared.status.leader();
+    if leader == *told {
+        return;
+    }
+    let term = shared.status.term();
+    match leader {
+        Some(leader) if leader == shared.identity.member_id => {
+            tracing::info!(term, "this member leads");
+        }
+        Some(leader) => tracing::info!(term, leader = format_args!("{leader:x}"), "has a leader"),
+        None => tracing::warn!(term, "no leader is heard any more"),
+    }
+    *told = leader;
 }
 
 fn look(shared: &Shared, raft: &Raft) {
