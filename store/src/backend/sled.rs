@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{Backend, BackendError, Each};
 
@@ -24,6 +25,9 @@ pub(super) const VALUE_BYTES_MAX: usize = 1 << 20;
 const CACHE_BYTES: u64 = 16 << 20;
 /// The background flusher is the only place where sled collects garbage.
 const FLUSH_EVERY_MS: u64 = 500;
+/// sled's own threads let go of its file some time after it was dropped: within this.
+const LET_GO: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// sled, under one folder.
 pub(crate) struct SledBackend {
@@ -45,7 +49,7 @@ impl SledBackend {
             remove_unfinished_snapshots(folder)?;
         }
         fs::write(&marker, b"").map_err(BackendError::new)?;
-        let opened = catch(|| configuration(folder).open());
+        let opened = open_when_free(folder);
         fs::remove_file(&marker).map_err(BackendError::new)?;
         match opened {
             Ok(Ok(db)) => Ok(Self { db: Some(db), file: folder.join("db") }),
@@ -53,6 +57,19 @@ impl SledBackend {
             Ok(Err(error)) => Err(OpenFailure::Doubtful(BackendError::new(error))),
             Err(error) => Err(OpenFailure::Doubtful(error)),
         }
+    }
+}
+
+/// Opens the database as soon as nobody else has it open, or says after a while that somebody has.
+fn open_when_free(folder: &Path) -> Result<sled::Result<sled::Db>, BackendError> {
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        let opened = catch(|| configuration(folder).open());
+        let is_used = matches!(&opened, Ok(Err(sled::Error::Io(error))) if is_lock(error));
+        if !is_used || Instant::now() > deadline {
+            return opened;
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 
