@@ -20,8 +20,9 @@ use crate::status::Error;
 pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 
 /// How deep transactions may lie in one another. Every member decodes what is in the log, and
-/// protobuf decoders do not follow any depth.
-pub const TXN_DEPTH_MAX: usize = 32;
+/// protobuf decoders do not follow any depth: prost follows a hundred messages, and a transaction
+/// within another is two.
+pub const TXN_DEPTH_MAX: usize = 45;
 
 /// What one request may be, from the flags.
 #[derive(Clone, Copy, Debug)]

@@ -218,7 +218,7 @@ fn transactions_may_lie_in_one_another_up_to_a_depth() {
         })
     };
     for depth in 1..=60 {
-        let expected = if depth <= 32 { Ok(()) } else { Err(Error::txn_too_deep()) };
+        let expected = if depth <= TXN_DEPTH_MAX { Ok(()) } else { Err(Error::txn_too_deep()) };
         assert_eq!(txn(&nested(depth), &LIMITS), expected, "depth {depth}");
     }
 }
