@@ -169,10 +169,11 @@ impl Maintenance {
         if filling.filled < options.segment_bytes {
             filling.filled +=
                 segment::write_zeros(&*filling.file, &path, filling.filled, options.segment_bytes)?;
+            // Piece by piece: the log's own fsyncs would have to wait for the whole file.
+            if !options.unsafe_no_fsync {
+                filling.file.sync_data().map_err(WalError::io("sync", &path))?;
+            }
             return Ok(true);
-        }
-        if !options.unsafe_no_fsync {
-            filling.file.sync_data().map_err(WalError::io("sync", &path))?;
         }
         let spare = segment::spare_path(directory, filling.number);
         files.rename(&path, &spare).map_err(WalError::io("rename", &path))?;
