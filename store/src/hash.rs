@@ -6,7 +6,9 @@
 //! after the compacted one and, of those up to it, the ones that are still in force at the hashed
 //! revision. What is physically gone makes no difference.
 
-use crate::index::{Index, KeyRange};
+use std::ops::ControlFlow;
+
+use crate::index::{Index, KeyRange, Versions};
 use crate::record::{RecordHeader, RecordKind, encode_tombstone};
 use crate::state::shared::Shared;
 use crate::view::{View, WALK_KEYS_MAX};
@@ -16,8 +18,9 @@ use crate::{Effort, Fatal, HashKv, ReadError, Rejected, Revision};
 struct Cover {
     at: i64,
     compacted: i64,
-    /// Whether no key is alive at `at`. etcd then leaves nothing out that compaction has kept.
-    nothing_alive: bool,
+    /// Whether etcd finds no key in force at `at`. It then leaves nothing out that compaction has
+    /// kept.
+    nothing_in_force: bool,
 }
 
 /// The hash at `revision`, or at the published revision for 0.
@@ -68,9 +71,31 @@ fn cover(shared: &Shared, revision: i64) -> Result<(View<'_>, Cover), ReadError>
     let at = if revision == 0 { current } else { revision };
     let registration = Some(shared.registry.register(compacted)?);
     let view = View { shared, current, compacted, effort: Effort::Blocking, registration };
+    let nothing_in_force = nothing_in_force(&view, at)?;
+    Ok((view, Cover { at, compacted, nothing_in_force }))
+}
+
+/// Whether etcd finds no key in force at `at`: it looks no further than a deletion at `at`, and so
+/// misses a key that one transaction deleted and put again.
+fn nothing_in_force(view: &View<'_>, at: i64) -> Result<bool, ReadError> {
+    let mut created_there = Vec::new();
     let mut budget = usize::MAX;
-    let alive = view.count(&KeyRange::everything(), None, at, &mut budget)?;
-    Ok((view, Cover { at, compacted, nothing_alive: alive == 0 }))
+    let found = view.walk(&KeyRange::everything(), at, &mut budget, |key, version| {
+        if version.create_revision() < at {
+            return ControlFlow::Break(());
+        }
+        created_there.push(Box::<[u8]>::from(key));
+        ControlFlow::Continue(())
+    })?;
+    if found.is_some() {
+        return Ok(false);
+    }
+    let index = view.shared.index();
+    view.holds()?;
+    Ok(created_there.iter().all(|key| {
+        let versions = index.versions(key).map_or(&[][..], Versions::as_slice);
+        versions.iter().any(|version| version.is_tombstone() && version.mod_revision() == at)
+    }))
 }
 
 /// The headers that the hash covers.
@@ -100,7 +125,7 @@ impl Cover {
             return false;
         }
         let Some(versions) = index.versions(&header.key) else { return false };
-        let in_force_at = if self.nothing_alive { self.compacted } else { self.at };
+        let in_force_at = if self.nothing_in_force { self.compacted } else { self.at };
         versions.live(in_force_at).is_some_and(|version| version.revision() == header.revision)
     }
 }

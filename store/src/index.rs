@@ -32,7 +32,7 @@ use crate::Revision;
 use chunk::Chunk;
 use pending::Pending;
 
-pub(crate) use version::Version;
+pub(crate) use version::{Version, Versions};
 
 /// The keys a request speaks of, in etcd's terms.
 #[derive(Clone, Debug)]
@@ -137,7 +137,7 @@ impl Index {
 
     /// The versions of `key` that were added, tombstones included; what a delete under way has
     /// yet to reach is as it was.
-    pub(crate) fn versions(&self, key: &[u8]) -> Option<&version::Versions> {
+    pub(crate) fn versions(&self, key: &[u8]) -> Option<&Versions> {
         self.chunk(key).find(key)
     }
 

@@ -4,7 +4,7 @@
 //! with the store but the command types and the record encoding.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use holdfast_store::command::*;
@@ -238,15 +238,21 @@ impl Naive {
     pub fn hash_kv(&self, at: i64) -> u32 {
         let mut last: BTreeMap<&Bytes, (Revision, bool)> = BTreeMap::new();
         let mut last_compacted: BTreeMap<&Bytes, Revision> = BTreeMap::new();
+        let mut deleted_there = BTreeSet::new();
         for (revision, key, kv) in &self.changes {
             if revision.main <= at {
                 last.insert(key, (*revision, kv.is_some()));
+            }
+            if revision.main == at && kv.is_none() {
+                deleted_there.insert(key);
             }
             if revision.main <= self.compacted {
                 last_compacted.insert(key, *revision);
             }
         }
-        let keep: Vec<_> = last.values().filter(|(_, live)| *live).map(|(r, _)| *r).collect();
+        // etcd keeps nothing of a key that was deleted at that very revision, even if it came back.
+        last.retain(|key, (_, live)| *live && !deleted_there.contains(key));
+        let keep: Vec<_> = last.values().map(|(revision, _)| *revision).collect();
         let mut bytes = b"key".to_vec();
         for (revision, key, kv) in &self.changes {
             let old = revision.main <= self.compacted;
