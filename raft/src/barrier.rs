@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::peer;
-use openraft::ReadPolicy;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Request;
@@ -17,19 +16,29 @@ use crate::error::ReadBarrierError;
 use crate::intake::BarrierSubmission;
 use crate::peer::{Lane, Peers};
 use crate::port::Mail;
-use crate::propose::Raft;
+use crate::read_index::{RETRY, ReadIndexDesk};
 use crate::shared::Shared;
 use crate::status::Leadership;
 
-/// How long one question may stay unanswered before it is asked again.
-const RETRY: Duration = Duration::from_millis(500);
 /// After an answer that helps nobody.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// In place of a term.
+const UNSAID: u64 = 0;
+
+/// What a round comes to.
+struct Answer {
+    /// Must be applied before the readers may read.
+    index: u64,
+    /// Whether this member led the round.
+    led: bool,
+}
 
 /// The task that runs the rounds.
 pub(crate) struct Barriers {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) raft: Raft,
+    /// Answers when this member leads.
+    pub(crate) desk: Arc<ReadIndexDesk>,
     pub(crate) peers: Arc<Peers>,
 }
 
@@ -39,8 +48,15 @@ impl Barriers {
         loop {
             let asked = self.shared.intake.barriers().await;
             let last = asked.iter().map(|a| a.deadline).max().expect("never empty");
-            match self.round(last).await {
-                Ok(index) => self.answer_when_visible(asked, index, last),
+            let alone = self.shared.sole.before_round(&self.shared.membership());
+            let round = self.round(last).await;
+            if let (Some(alone), Ok(Answer { index, led: true })) = (alone, &round)
+                && self.shared.status.visible_index() >= *index
+            {
+                self.shared.sole.after_round(alone);
+            }
+            match round {
+                Ok(Answer { index, .. }) => self.answer_when_visible(asked, index, last),
                 Err(error) => answer(&self.shared, &asked, &Err(error)),
             }
         }
@@ -59,8 +75,7 @@ impl Barriers {
         });
     }
 
-    /// The index that must be applied before the readers may read.
-    async fn round(&self, deadline: Instant) -> Result<u64, ReadBarrierError> {
+    async fn round(&self, deadline: Instant) -> Result<Answer, ReadBarrierError> {
         let mut leadership = self.shared.status.leadership();
         let mut before = *leadership.borrow_and_update();
         loop {
@@ -75,7 +90,7 @@ impl Barriers {
                     before = changed;
                 }
                 answer = asked => match answer {
-                    Ok(Some(index)) => return Ok(index),
+                    Ok(Some(answer)) => return Ok(answer),
                     Ok(None) => tokio::time::sleep(PAUSE).await,
                     Err(_) => {}
                 },
@@ -87,19 +102,26 @@ impl Barriers {
         }
     }
 
-    async fn ask(&self, leadership: Leadership) -> Option<u64> {
+    async fn ask(&self, leadership: Leadership) -> Option<Answer> {
         match leadership.leader {
             None => std::future::pending().await,
             Some(leader) if leader == self.shared.identity.member_id => {
-                read_index(&self.raft).await.ok()
+                let index = self.desk.ask().await.ok()?;
+                Some(Answer { index, led: true })
             }
-            Some(leader) => self.ask_leader(leader).await,
+            Some(leader) => {
+                let index = self.ask_leader(leader).await?;
+                Some(Answer { index, led: false })
+            }
         }
     }
 
     async fn ask_leader(&self, leader: u64) -> Option<u64> {
         let urls = self.shared.peer_urls(leader)?;
-        let mut request = Request::new(peer::ReadIndexRequest {});
+        // Whose disk has this member wait can still read, if the leader asks others.
+        let term = tokio::time::timeout(PAUSE, self.desk.term()).await.unwrap_or_default();
+        let term = term.unwrap_or(UNSAID);
+        let mut request = Request::new(peer::ReadIndexRequest { term });
         self.peers.gate().sign(&mut request, leader);
         let mut client = self.peers.client(leader, &urls, Lane::Pulse);
         let answer = client.read_index(request).await.ok()?.into_inner();
@@ -107,17 +129,6 @@ impl Barriers {
             peer::read_index_response::Kind::Ready => answer.log_id.map(|log_id| log_id.index),
             _ => None,
         }
-    }
-}
-
-/// What a leader answers: the index that covers every write acknowledged so far.
-pub(crate) async fn read_index(raft: &Raft) -> Result<u64, peer::read_index_response::Kind> {
-    use openraft::errors::{LinearizableReadError, RaftError};
-    use peer::read_index_response::Kind;
-    match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-        Ok((read, _)) => Ok(read.index()),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(Kind::NotLeader),
-        Err(_) => Err(Kind::NoQuorum),
     }
 }
 

@@ -18,13 +18,14 @@ use futures_util::{Stream, TryStreamExt, stream};
 use holdfast_store::Fatal;
 use holdfast_store::files::Files;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
-use openraft::{LogState, OptionalSend};
+use openraft::{EntryPayload, LogState, OptionalSend};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Workers;
 use crate::log_facts::{Flushed, LogFacts};
+use crate::sole::SoleMember;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use crate::wal::{
     self, Failure, Hooks, Maintenance, Opened, Pace, Progress, Unflushed, Wal, WalCore, WalError,
@@ -55,6 +56,8 @@ pub(crate) struct Log {
     wal: Wal,
     workers: Workers,
     facts: LogFacts,
+    /// Told of every membership before it is written.
+    sole: Arc<SoleMember>,
     _writer: Arc<Writer>,
 }
 
@@ -110,6 +113,7 @@ impl Log {
         data_directory: &Path,
         workers: Workers,
         unsafe_no_fsync: bool,
+        sole: Arc<SoleMember>,
         failed: impl Fn(&Failure) + Send + Sync + 'static,
     ) -> Result<Self, WalError> {
         let space = files.space(data_directory).map_err(|source| WalError::Io {
@@ -121,7 +125,7 @@ impl Log {
         if workers == Workers::Inline {
             options.segment_bytes = options.segment_bytes.min(SIMULATED_SEGMENT_BYTES);
         }
-        Self::open_with(files, data_directory, workers, options, failed)
+        Self::open_with(files, data_directory, workers, options, sole, failed)
     }
 
     fn open_with(
@@ -129,6 +133,7 @@ impl Log {
         data_directory: &Path,
         workers: Workers,
         options: WalOptions,
+        sole: Arc<SoleMember>,
         failed: impl Fn(&Failure) + Send + Sync + 'static,
     ) -> Result<Self, WalError> {
         let progress = watch::Sender::new(Flushed::default());
@@ -146,7 +151,7 @@ impl Log {
             path: directory,
             source,
         })?;
-        Ok(Self { wal, workers, facts, _writer: Arc::new(writer) })
+        Ok(Self { wal, workers, facts, sole, _writer: Arc::new(writer) })
     }
 
     /// Whether a data directory holds a log.
@@ -329,6 +334,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.sole.voting(vote.leader_id.voted_for);
         let (sender, receiver) = oneshot::channel();
         let completion = Box::new(move |result| {
             // The caller may have been dropped; then nobody answers with this vote.
@@ -357,11 +363,17 @@ impl RaftLogStorage<TypeConfig> for Log {
         let completion = Box::new(move |result: Result<(), Failure>| {
             callback.io_completed(result.map_err(io_error));
         });
-        let entries = entries.into_iter().map(convert::to_wal);
+        let told = |entry: &Entry| {
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                self.sole.appending(membership);
+            }
+        };
+        let entries = entries.into_iter().inspect(told).map(convert::to_wal);
         self.wal.append(entries, completion).map_err(io_error)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.sole.lost();
         self.wal.truncate_after(last.as_ref().map(convert::id_to_wal)).map_err(io_error)
     }
 

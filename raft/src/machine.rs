@@ -91,6 +91,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             // ours to restore it.
             return Err(self.fail("a checkpoint of this member's own was to be installed"));
         };
+        self.shared.sole.lost();
         let installed = self.applier.call(move |applier| applier.install(*received)).await;
         installed.map_err(|gone| self.fail(gone))?.map_err(|fatal| self.fail(fatal))?;
         self.keeper.installed().await.map_err(|error| self.fail(error))

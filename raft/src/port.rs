@@ -140,6 +140,15 @@ impl Port {
     /// the call. That can be earlier than the published revision does: see
     /// [`Reader::visible`](holdfast_store::Reader::visible).
     pub async fn key_barrier(&self) -> Result<(), ReadBarrierError> {
+        if self.shared.node.sole.is_proven() {
+            return Ok(());
+        }
+        self.health_barrier().await
+    }
+
+    /// As [`Port::key_barrier`], and always by way of the Raft runtime: a member that is stuck is
+    /// not healthy, even where nobody has to be asked.
+    pub async fn health_barrier(&self) -> Result<(), ReadBarrierError> {
         let (_, answer) = self.shared.ask_for_barrier();
         answer.await.unwrap_or(Err(ReadBarrierError::Stopped)).map(|_| ())
     }

@@ -12,6 +12,7 @@ use crate::error::ProposeError;
 use crate::identity::Identity;
 use crate::intake::{Intake, Ticket};
 use crate::port::{Mail, Port, PortShared};
+use crate::sole::SoleMember;
 use crate::status::StatusCell;
 use crate::types::StoredMembership;
 
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) intake: Intake,
     pub(crate) status: StatusCell,
     pub(crate) reader: Reader,
+    pub(crate) sole: Arc<SoleMember>,
     membership: Mutex<Arc<StoredMembership>>,
     /// The index of the newest checkpoint installed, 0 for none.
     checkpoint: watch::Sender<u64>,
@@ -50,6 +52,7 @@ impl Shared {
             intake: Intake::default(),
             status,
             reader,
+            sole: Arc::new(SoleMember::new(identity.member_id)),
             membership: Mutex::default(),
             checkpoint: watch::Sender::new(0),
             incarnations: Mutex::default(),
@@ -156,6 +159,7 @@ impl Shared {
     /// From now on nothing is taken in, and whatever stops has been asked to.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+        self.sole.lost();
         self.intake.close();
     }
 

@@ -65,7 +65,7 @@ impl Check {
 }
 
 async fn barrier(services: &Services) -> Result<(), String> {
-    let passed = services.port.key_barrier().await.map_err(crate::status::Error::from);
+    let passed = services.port.health_barrier().await.map_err(crate::status::Error::from);
     passed.map_err(|error| error.to_string())
 }
 

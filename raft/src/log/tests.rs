@@ -1,6 +1,7 @@
 //! openraft's own suite against the log, and what the suite does not ask: that confirmations wait
 //! for the disk, and that decoded content is shared.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use futures_util::StreamExt;
@@ -10,7 +11,7 @@ use openraft::type_config::alias::OneshotReceiverOf;
 use openraft::{EntryPayload, StorageError};
 
 use super::*;
-use crate::types::{Batch, log_id};
+use crate::types::{Batch, Membership, PeerNode, StoredMembership, log_id};
 use crate::wal::testing::MemoryFiles;
 
 mod machine;
@@ -27,8 +28,8 @@ fn open(files: &MemoryFiles, workers: Workers) -> Log {
         spare_segments_max: 2,
         unsafe_no_fsync: false,
     };
-    let files = Arc::new(files.clone());
-    Log::open_with(files, Path::new("/data"), workers, options, |_| {}).expect("opens")
+    let (files, sole) = (Arc::new(files.clone()), Arc::new(SoleMember::new(1)));
+    Log::open_with(files, Path::new("/data"), workers, options, sole, |_| {}).expect("opens")
 }
 
 fn entry(index: u64, length: usize) -> Entry {
@@ -94,8 +95,9 @@ async fn a_failed_sync_reaches_the_callback_and_the_member() {
     let hook = told.clone();
     let shared = Arc::new(files.clone());
     let failed = move |failure: &Failure| hook.lock().unwrap().push(failure.to_string());
-    let mut log =
-        Log::open(shared, Path::new("/data"), Workers::Inline, false, failed).expect("opens");
+    let sole = Arc::new(SoleMember::new(1));
+    let log = Log::open(shared, Path::new("/data"), Workers::Inline, false, sole, failed);
+    let mut log = log.expect("opens");
     files.fail_sync(1);
     let (done, confirmed) = callback();
     log.append([entry(0, 10)], done).await.unwrap();
@@ -130,6 +132,35 @@ async fn reads_are_bounded_and_share_what_is_decoded() {
     };
     let decoded: *const _ = given.decoded().expect("nothing is an entry without proposals");
     assert!(std::ptr::eq(decoded, read.decoded().unwrap()), "decoded once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_alone_is_told_of_others_before_they_are_written() {
+    let mut log = open(&MemoryFiles::new(1), Workers::Inline);
+    let voters = |voters: &[u64]| {
+        let nodes: BTreeMap<_, _> =
+            voters.iter().map(|voter| (*voter, PeerNode::default())).collect();
+        let voters = vec![voters.iter().copied().collect()];
+        Membership::new(voters, nodes).expect("every voter has a node")
+    };
+    let prove = |log: &Log| {
+        let before = log.sole.before_round(&StoredMembership::new(None, voters(&[1])));
+        before.into_iter().for_each(|before| log.sole.after_round(before));
+        log.sole.is_proven()
+    };
+    assert!(prove(&log));
+    let second = EntryPayload::Membership(voters(&[1, 2]));
+    let (done, _written) = callback();
+    log.append([Entry { log_id: log_id(1, 0), payload: second }], done).await.unwrap();
+    assert!(!log.sole.is_proven() && !prove(&log));
+    let alone = EntryPayload::Membership(voters(&[1]));
+    let (done, _written) = callback();
+    log.append([Entry { log_id: log_id(1, 1), payload: alone }], done).await.unwrap();
+    assert!(prove(&log));
+    log.save_vote(&Vote::new(2, 2)).await.unwrap();
+    assert!(!log.sole.is_proven() && prove(&log));
+    log.truncate_after(Some(log_id(1, 0))).await.unwrap();
+    assert!(!log.sole.is_proven() && !prove(&log));
 }
 
 /// A log of entries of which all but the last few are on disk only.

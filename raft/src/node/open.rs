@@ -33,6 +33,7 @@ use crate::peer::{
 use crate::port::Port;
 use crate::propose::{Proposer, Raft};
 use crate::purge::{Holds, Purger};
+use crate::read_index::ReadIndexDesk;
 use crate::receive::Receiver;
 use crate::rot::hand_over_when_rotten;
 use crate::shared::Shared;
@@ -86,6 +87,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let raft = Raft::new(identity.member_id, settings, network, ground.log, ground.machine).await;
     let raft = raft.map_err(Fatal::new)?;
     let desk = LeaseDesk::new(shared.clone(), shared.open_port());
+    let read_index = ReadIndexDesk::new(identity.member_id, raft.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(observe(shared.clone(), raft.clone(), config.heartbeat_interval / 2));
     let (stop_server, stopped) = oneshot::channel();
@@ -94,6 +96,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         raft: raft.clone(),
         shared: shared.clone(),
         leases: desk.clone(),
+        read_index: read_index.clone(),
         receiver: Arc::new(Receiver::new(machine.keeper.clone(), seams.workers)),
     });
     tasks.spawn(serve(service, listener, config.election_timeout, stopped));
@@ -113,7 +116,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     tasks.spawn(found::ask_again(plan, shared.clone(), peers.clone(), ready.subscribe()));
     tasks.spawn(hand_over_when_rotten(shared.clone(), raft.clone(), rotten));
     tasks.spawn(raise_level(shared.clone(), shared.open_port()));
-    spawn_desks(&mut tasks, &raft, desk, peers, config.election_timeout);
+    spawn_desks(&mut tasks, &raft, desk, read_index, peers, config.election_timeout);
     let attributes = attributes(&config, identity);
     tasks.spawn(publish(shared.open_port(), shared.clone(), attributes, ready.clone()));
     let inner = Inner {
@@ -134,12 +137,14 @@ fn spawn_desks(
     tasks: &mut JoinSet<()>,
     raft: &Raft,
     desk: LeaseDesk,
+    read_index: Arc<ReadIndexDesk>,
     peers: Arc<Peers>,
     election_timeout: Duration,
 ) {
     let shared = desk.shared();
     tasks.spawn(Proposer::new(shared.clone(), raft.clone(), peers.clone()).run());
-    let barriers = Barriers { shared, raft: raft.clone(), peers: peers.clone() };
+    tasks.spawn(read_index.clone().run());
+    let barriers = Barriers { shared, desk: read_index, peers: peers.clone() };
     tasks.spawn(barriers.run());
     tasks.spawn(keep_time(desk.clone(), election_timeout));
     tasks.spawn(answer_ports(desk, peers));
@@ -210,6 +215,7 @@ fn open_log(
         &config.data_directory,
         seams.workers,
         config.unsafe_no_fsync,
+        shared.sole.clone(),
         move |failure| failing.fail(Fatal::new(failure)),
     );
     let log = log.map_err(Fatal::new)?;

@@ -15,12 +15,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::barrier::read_index;
 use crate::entry::BatchBuilder;
 use crate::lease::LeaseDesk;
 use crate::limits::PIPELINE_ENTRIES_MAX;
 use crate::peer::handshake::Gate;
 use crate::propose::{Fate, Raft, Teller};
+use crate::read_index::ReadIndexDesk;
 use crate::receive::Receiver;
 use crate::responder::WriteResponder;
 use crate::shared::Shared;
@@ -36,6 +36,7 @@ pub(crate) struct ServerParts {
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared>,
     pub(crate) leases: LeaseDesk,
+    pub(crate) read_index: Arc<ReadIndexDesk>,
     pub(crate) receiver: Arc<Receiver>,
 }
 
@@ -238,9 +239,10 @@ impl peer_server::Peer for PeerServer {
         &self,
         request: Request<peer::ReadIndexRequest>,
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
-        self.admit(request)?;
+        let peer = self.parts.gate.check(request.metadata())?;
+        let peer::ReadIndexRequest { term } = request.into_inner();
         let mut answer = peer::ReadIndexResponse::default();
-        match read_index(&self.parts.raft).await {
+        match self.parts.read_index.ask_for(peer, term).await {
             Ok(index) => {
                 answer.set_kind(peer::read_index_response::Kind::Ready);
                 answer.log_id = Some(peer::LogId { term: 0, index });
