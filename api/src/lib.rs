@@ -28,5 +28,6 @@ pub mod services;
 pub mod signals;
 pub mod status;
 pub mod systemd;
+pub mod turns;
 pub mod version;
 pub mod watch;

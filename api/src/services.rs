@@ -13,6 +13,7 @@ use crate::header::Headers;
 use crate::leader::{self, Raised};
 use crate::pool::Pool;
 use crate::status::Error;
+use crate::turns::Turns;
 
 /// What all runtimes share.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct Services {
     pub headers: Headers,
     /// Wakes this runtime's watch streams.
     pub bells: Bells,
+    /// Has this runtime's big answers take turns.
+    pub turns: Arc<Turns>,
 }
 
 impl Services {
@@ -61,6 +64,7 @@ impl Services {
             hub: node.hub().clone(),
             headers: Headers::new(node.clone()),
             bells: Bells::default(),
+            turns: Arc::default(),
             shared,
         }
     }

@@ -52,6 +52,8 @@ impl Runtime {
         let services = Arc::new(Services::new(self.shared.clone()));
         let bells = services.bells.clone();
         let listening = tokio::spawn(async move { bells.listen().await });
+        let turns = services.turns.clone();
+        let dealing = tokio::spawn(async move { turns.deal().await });
         let builder = Arc::new(builder(&self.http2));
         let mut connections = JoinSet::new();
         loop {
@@ -75,6 +77,7 @@ impl Runtime {
             tracing::warn!("connections were closed before their requests were answered");
         }
         listening.abort();
+        dealing.abort();
     }
 }
 

@@ -24,17 +24,17 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Records in one piece.
 const PIECE_KEYS: usize = 256;
 
-/// A turn for everybody else on this runtime.
-type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The wait for the next turn on this runtime.
+type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Chunk = Result<Option<Vec<RecordBytes>>, ReadError>;
 
-/// Gives the chunks of a [`RangeStream`]: inline when they are in memory, else from the pool. After
-/// each the runtime looks for new requests, and serves others that are ready, before the next.
+/// Gives the chunks of a [`RangeStream`]: inline when they are in memory, else from the pool. All
+/// of one runtime take turns, and others are served in between.
 pub(super) struct Chunks {
     services: Arc<Services>,
     state: State,
-    rest: Option<Rest>,
+    turn: Option<Turn>,
 }
 
 enum State {
@@ -45,7 +45,7 @@ enum State {
 
 impl Chunks {
     pub(super) fn new(services: Arc<Services>, stream: Box<RangeStream>) -> Self {
-        Self { services, state: State::Ready(stream), rest: None }
+        Self { services, state: State::Ready(stream), turn: None }
     }
 
     /// The next chunk; none at the end.
@@ -55,9 +55,9 @@ impl Chunks {
         bytes: usize,
         keys: usize,
     ) -> Poll<Result<Option<Vec<RecordBytes>>, Error>> {
-        if let Some(rest) = &mut self.rest {
-            ready!(rest.as_mut().poll(context));
-            self.rest = None;
+        if let Some(turn) = &mut self.turn {
+            ready!(turn.as_mut().poll(context));
+            self.turn = None;
         }
         loop {
             match std::mem::replace(&mut self.state, State::Lost) {
@@ -97,7 +97,7 @@ impl Chunks {
         chunk: Chunk,
     ) -> Result<Option<Vec<RecordBytes>>, Error> {
         self.state = State::Ready(stream);
-        self.rest = Some(Box::pin(tokio::task::yield_now()));
+        self.turn = Some(Box::pin(self.services.turns.clone().take()));
         chunk.map_err(|error| self.services.read_error(error))
     }
 }
