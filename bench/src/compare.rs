@@ -22,7 +22,6 @@ const DATA: Data = Data { keys: 10_000, key_bytes: 16, value_bytes: 512 };
 const CPU_LIMITS: [(usize, f64); 2] = [(1, 0.6), (3, 0.5)];
 /// The number of clients at which that is judged.
 const JUDGED_CLIENTS: usize = 64;
-const CLIENTS: [usize; 3] = [1, 64, 256];
 const OPERATIONS: [Operation; 2] = [Operation::Put, Operation::Get];
 
 /// Flags of `bench compare`.
@@ -42,13 +41,16 @@ pub struct Options {
     /// Cluster sizes.
     #[arg(long, value_delimiter = ',', default_value = "1,3")]
     members: Vec<usize>,
+    /// Numbers of clients.
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
+    clients: Vec<usize>,
     /// Targets to leave out.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
     /// Folder under which the raw figures and the summary are kept.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Fail if Holdfast's CPU time at 64 clients is above its limit.
+    /// Fail if Holdfast's CPU time at 64 clients is above its limit, or was not measured.
     #[arg(long)]
     judge: bool,
     /// Name of the run in that folder, after the date.
@@ -141,7 +143,7 @@ fn measure(
         if operation == Operation::Get && target.kind == Kind::FloorWithWal {
             continue;
         }
-        for clients in CLIENTS {
+        for &clients in &options.clients {
             let load = Load {
                 operation,
                 clients,

@@ -10,6 +10,7 @@ mod etcd;
 mod floor;
 mod load;
 mod machine;
+mod priority;
 mod process;
 mod random;
 mod sample;

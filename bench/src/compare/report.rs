@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{CLIENTS, CPU_LIMITS, DATA, JUDGED_CLIENTS, Measurement, OPERATIONS, Options};
+use super::{CPU_LIMITS, DATA, JUDGED_CLIENTS, Measurement, OPERATIONS, Options};
 use crate::cluster::Kind;
 use crate::load::Operation;
 use crate::sample::Spread;
@@ -63,7 +63,7 @@ fn figures(all: &[&Measurement]) -> String {
         "| workload | target | rate /s | p50 µs | p90 µs | p99 µs | p99.9 µs | CPU µs/op | RSS MiB \
          | RssAnon MiB | errors |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for (operation, clients) in workloads() {
+    for (operation, clients) in workloads(all) {
         for kind in KINDS {
             let runs = of(all, operation, clients, kind);
             if runs.is_empty() {
@@ -95,7 +95,7 @@ fn ratios(all: &[&Measurement]) -> String {
     let mut text = String::from(
         "| workload | rate ÷ etcd | CPU ÷ etcd | p99 ÷ etcd | CPU ÷ floor |\n|---|---|---|---|---|\n",
     );
-    for (operation, clients) in workloads() {
+    for (operation, clients) in workloads(all) {
         let floor = match operation {
             Operation::Put => Kind::FloorWithWal,
             Operation::Get => Kind::Floor,
@@ -118,10 +118,15 @@ fn ratios(all: &[&Measurement]) -> String {
     text
 }
 
-fn workloads() -> impl Iterator<Item = (Operation, usize)> {
-    OPERATIONS
-        .into_iter()
-        .flat_map(|operation| CLIENTS.into_iter().map(move |clients| (operation, clients)))
+/// What was measured, in the order in which it was.
+fn workloads(all: &[&Measurement]) -> Vec<(Operation, usize)> {
+    let mut workloads = Vec::new();
+    for run in all {
+        if !workloads.contains(&(run.operation, run.clients)) {
+            workloads.push((run.operation, run.clients));
+        }
+    }
+    workloads
 }
 
 fn of<'a>(
@@ -167,7 +172,10 @@ pub(super) fn broken_limits(all: &[Measurement]) -> Vec<String> {
         for operation in OPERATIONS {
             let ours = of(&of_size, operation, JUDGED_CLIENTS, Kind::Holdfast);
             let theirs = of(&of_size, operation, JUDGED_CLIENTS, Kind::Etcd);
-            let Some(spread) = quotients(&ours, &theirs, cpu) else { continue };
+            let Some(spread) = quotients(&ours, &theirs, cpu) else {
+                broken.push(format!("{members} members, {}: not measured", operation.name()));
+                continue;
+            };
             if spread.median > limit {
                 broken.push(format!(
                     "{members} members, {} with {JUDGED_CLIENTS} clients: CPU is {:.2} of etcd's, \

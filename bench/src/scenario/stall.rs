@@ -1,8 +1,9 @@
 //! Single gets while something huge goes on: their p99 stays near that of quiet, and nobody is
 //! elected.
 //!
-//! The clients that list share the cores with the server, so they only count bytes and give way to
-//! everybody else.
+//! All clients share the cores with the server, and none is what is measured: those that list only
+//! count bytes and give way to everybody, and the one that is timed waits for nobody. Quiet and
+//! stress alternate, so that a noisy neighbour troubles both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,15 +22,15 @@ use tower::Service as _;
 use crate::client;
 use crate::cluster::{self, Cluster, Kind, Target};
 use crate::load::{self, Data};
+use crate::priority;
 use crate::random::Random;
 use crate::sample::Sample;
 use crate::{Programs, etcd};
 
 const LIST_VALUE_BYTES: u64 = 16 << 10;
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(3);
 /// Between two gets: enough of them for a p99, too few to be a load.
 const GET_INTERVAL: Duration = Duration::from_millis(1);
-const LOWEST_PRIORITY: i32 = 19;
 
 /// Flags of `bench stall`.
 #[derive(Args, Debug)]
@@ -51,6 +52,9 @@ pub struct Options {
     /// p99 under stress may be this many times that of quiet.
     #[arg(long, default_value_t = 3.0)]
     limit: f64,
+    /// Times that all of it is done; the latencies are taken together.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Measure etcd instead, without a verdict.
     #[arg(long)]
     of_etcd: bool,
@@ -63,32 +67,28 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let scratch = cluster::scratch_folder(options.programs.scratch.as_deref())?;
     let cluster = Cluster::start(&target(options)?, options.members, &scratch)?;
-    load::fill(
-        &cluster,
-        &Data { keys: options.keys, key_bytes: 40, value_bytes: 64 },
-        options.seed,
-    )?;
     fill_lists(&cluster, options)?;
     let endpoint = cluster.endpoints().remove(0);
     let term = raft_term(&endpoint)?;
-
-    let quiet = during(&endpoint, || {
-        thread::sleep(QUIET);
-        Ok(())
-    })?;
-    report("quiet", &quiet, None);
-    let delete = during(&endpoint, || delete_all(&endpoint, options.keys))?;
-    report("delete", &delete, Some(&quiet));
-    let lists = during(&endpoint, || list_at_once(&endpoint, options))?;
-    report("lists", &lists, Some(&quiet));
+    let [mut quiet, mut delete, mut lists] = <[Seen; 3]>::default();
+    for _ in 0..options.rounds {
+        let data = Data { keys: options.keys, key_bytes: 40, value_bytes: 64 };
+        load::fill(&cluster, &data, options.seed)?;
+        quiet.add(during(&endpoint, quiet_time)?);
+        delete.add(during(&endpoint, || delete_all(&endpoint, options.keys))?);
+        lists.add(during(&endpoint, || list_at_once(&endpoint, options))?);
+    }
     let elections = raft_term(&endpoint)? - term;
+    let quiet = report("quiet", &mut quiet, None);
+    let delete = report("delete", &mut delete, Some(quiet));
+    let lists = report("lists", &mut lists, Some(quiet));
     println!("elections: {elections}");
     if options.of_etcd {
         return Ok(());
     }
     ensure!(elections == 0, "there were {elections} elections");
-    for (what, seen) in [("delete", &delete), ("lists", &lists)] {
-        let ratio = seen.p99.as_secs_f64() / quiet.p99.as_secs_f64();
+    for (what, p99) in [("delete", delete), ("lists", lists)] {
+        let ratio = p99.as_secs_f64() / quiet.as_secs_f64();
         ensure!(ratio <= options.limit, "p99 during {what} is {ratio:.1} times that of quiet");
     }
     Ok(())
@@ -104,27 +104,37 @@ fn target(options: &Options) -> Result<Target> {
     })
 }
 
+fn quiet_time() -> Result<()> {
+    thread::sleep(QUIET);
+    Ok(())
+}
+
 /// Latencies of single gets while something went on.
+#[derive(Default)]
 struct Seen {
-    p50: Duration,
-    p99: Duration,
-    worst: Duration,
-    gets: usize,
+    sample: Sample,
     took: Duration,
 }
 
-fn report(what: &str, seen: &Seen, quiet: Option<&Seen>) {
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.sample.merge(other.sample);
+        self.took += other.took;
+    }
+}
+
+/// Prints what was seen, and gives its p99.
+fn report(what: &str, seen: &mut Seen, quiet: Option<Duration>) -> Duration {
+    let [p50, p99, worst] = seen.sample.percentiles([0.5, 0.99, 1.0]);
     let ratio = quiet.map_or_else(String::new, |quiet| {
-        format!(", p99 is {:.2} x quiet", seen.p99.as_secs_f64() / quiet.p99.as_secs_f64())
+        format!(", p99 is {:.2} x quiet", p99.as_secs_f64() / quiet.as_secs_f64())
     });
     println!(
-        "{what}: {:.2} s, {} gets, p50 {:.0?}, p99 {:.0?}, worst {:.0?}{ratio}",
+        "{what}: {:.2} s, {} gets, p50 {p50:.0?}, p99 {p99:.2?}, worst {worst:.2?}{ratio}",
         seen.took.as_secs_f64(),
-        seen.gets,
-        seen.p50,
-        seen.p99,
-        seen.worst
+        seen.sample.len(),
     );
+    p99
 }
 
 /// Gets one key again and again while `work` runs on this thread.
@@ -138,14 +148,15 @@ fn during(endpoint: &str, work: impl FnOnce() -> Result<()>) -> Result<Seen> {
     let worked = work();
     let took = started.elapsed();
     done.store(true, Ordering::Release);
-    let mut sample = prober.join().ok().context("the prober panicked")??;
+    let sample = prober.join().ok().context("the prober panicked")??;
     worked?;
-    let gets = sample.len();
-    let [p50, p99, worst] = sample.percentiles([0.5, 0.99, 1.0]);
-    Ok(Seen { p50, p99, worst, gets, took })
+    Ok(Seen { sample, took })
 }
 
 fn probe(endpoint: &str, done: &AtomicBool) -> Result<Sample> {
+    if !priority::first()? {
+        eprintln!("bench: not root, so the gets that are timed wait for other clients too");
+    }
     client::runtime()?.block_on(async {
         let mut kv = client::connect_kv(endpoint).await?;
         let mut sample = Sample::default();
@@ -207,8 +218,7 @@ fn list_at_once(endpoint: &str, options: &Options) -> Result<()> {
 
 /// Reads one list and throws it away.
 fn list(endpoint: &str, expected_bytes: u64) -> Result<()> {
-    // On Linux this sets the priority of the calling thread alone.
-    rustix::process::setpriority_process(None, LOWEST_PRIORITY)?;
+    priority::last()?;
     client::runtime()?.block_on(async {
         let mut connection = client::connect(endpoint).await?;
         let request = http::Request::post(format!("{endpoint}/etcdserverpb.KV/Range"))
