@@ -112,10 +112,17 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses() {
         let pool = Pool::start(1).expect("a thread");
+        let (started, start) = oneshot::channel();
         let (release, gate) = sync_channel::<()>(0);
         let blocked = pool.clone();
-        let first = tokio::spawn(async move { blocked.run(move || gate.recv()).await });
-        // The thread may or may not have taken the first job yet.
+        let first = tokio::spawn(async move {
+            let job = move || {
+                started.send(()).expect("the test waits");
+                gate.recv()
+            };
+            blocked.run(job).await
+        });
+        start.await.expect("the only thread is taken");
         let mut waiting = Vec::new();
         let refused = loop {
             let mut job = Box::pin(pool.run(|| ()));
@@ -123,9 +130,9 @@ mod tests {
                 std::task::Poll::Ready(result) => break result,
                 std::task::Poll::Pending => waiting.push(job),
             }
-            tokio::task::yield_now().await;
-            assert!(waiting.len() <= QUEUE + 1);
+            assert!(waiting.len() <= QUEUE);
         };
+        assert_eq!(waiting.len(), QUEUE);
         assert_eq!(refused, Err(Error::TooManyRequests));
         release.send(()).expect("the job waits");
         first.await.expect("no panic").expect("it ran").expect("it was released");
