@@ -50,6 +50,7 @@ pub fn parse(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Invocation, ArgumentError> {
     match arguments.first().map(String::as_str) {
+        Some("help") => Ok(Invocation::Help),
         Some("dev") => development(&arguments[1..]),
         Some(command @ ("gateway" | "grpc-proxy")) => Err(ArgumentError::Refused(format!(
             "the {command:?} command is not built yet; etcd's own {command} works with this server"

@@ -60,7 +60,7 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     if directory.join(ETCD).exists() {
         return Err(OpenError::WrittenByEtcd(directory.display().to_string()));
     }
-    std::fs::create_dir_all(directory).map_err(failed)?;
+    make_private(directory).map_err(failed)?;
     let path = directory.join(LOCK);
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(failed)?;
@@ -71,6 +71,12 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
         }
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// Makes the directory and its parents, for this user alone: it will hold everybody's secrets.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 /// Opens the directory of the member that the flags describe, or makes it; a new identity is left

@@ -10,8 +10,8 @@ pub enum OpenError {
     DirectoryInUse(String),
     /// The directory was made by etcd.
     #[error(
-        "{0} was written by etcd: take a snapshot with `etcdctl snapshot save` and restore it into \
-         an empty directory"
+        "{0} was written by etcd, whose files cannot be read here: choose another --data-dir, and \
+         copy the keys from the running etcd with `etcdctl make-mirror`"
     )]
     WrittenByEtcd(String),
     /// The directory belongs to another member or cluster than the flags describe.

@@ -4,6 +4,7 @@
 //! cheap. Every call has a deadline, because a lost segment may never be sent again.
 
 mod channel;
+mod contact;
 mod handshake;
 mod network;
 mod server;

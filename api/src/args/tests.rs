@@ -71,7 +71,8 @@ fn a_wrong_command_line_fails_with_gos_text() {
         (&["--pre-vote=maybe"], "invalid boolean value \"maybe\" for -pre-vote: parse error"),
         (
             &["--initial-cluster-state=foo"],
-            "invalid value \"foo\" for flag -initial-cluster-state: invalid value",
+            "invalid value \"foo\" for flag -initial-cluster-state: invalid value, \
+             must be one of new, existing",
         ),
         (
             &["--listen-client-urls=ftp://127.0.0.1:3379"],

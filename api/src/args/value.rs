@@ -38,7 +38,11 @@ pub(super) fn normal_form(kind: Kind, text: &str) -> Result<String, String> {
         Kind::Cluster if text.is_empty() => {}
         Kind::Cluster => drop(Cluster::parse(text)?),
         Kind::OneOf(choices) if choices.contains(&text) => {}
-        Kind::OneOf(_) => return Err("invalid value".to_owned()),
+        Kind::OneOf(choices) => {
+            let named: Vec<&str> =
+                choices.iter().copied().filter(|text| !text.is_empty()).collect();
+            return Err(format!("invalid value, must be one of {}", named.join(", ")));
+        }
         Kind::Gates => check_gates(text)?,
     }
     Ok(text.to_owned())

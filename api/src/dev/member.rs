@@ -16,6 +16,8 @@ use super::{DevelopmentError, Event, folder_error};
 
 /// Tells a member who started it, so that it ends when that process does.
 const PARENT_VARIABLE: &str = "HOLDFAST_DEV_PARENT";
+/// How the variables begin that give a member its flags.
+const FLAG_VARIABLES: &[u8] = b"ETCD_";
 /// The text in a member's log by which it is known to serve.
 const READY: &str = "ready to serve client requests";
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -43,7 +45,14 @@ impl Member {
         let log = log.map_err(folder_error(&path))?;
         let failed = |source| DevelopmentError::Process { name: name.clone(), source };
         let program = std::env::current_exe().map_err(failed)?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        // What is set for a member of its own would be set for all of these.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(FLAG_VARIABLES) {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .args(plan.flags(number))
             .envs([(PARENT_VARIABLE, std::process::id().to_string())])
             .stdin(Stdio::null())

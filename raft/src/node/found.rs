@@ -109,11 +109,19 @@ async fn ask(
     match tokio::time::timeout(PATIENCE, client.inquire(request)).await {
         Ok(Ok(answer)) => Some(answer.into_inner()),
         Ok(Err(status)) => {
-            tracing::info!(member = format_args!("{member:x}"), %status, "a peer does not answer");
+            silent(member, node, status.message());
             None
         }
-        Err(_) => None,
+        Err(_) => {
+            silent(member, node, &format!("no answer within {} s", PATIENCE.as_secs()));
+            None
+        }
     }
+}
+
+fn silent(member: u64, node: &PeerNode, error: &str) {
+    let (peer, urls) = (format_args!("{member:x}"), &node.peer_urls);
+    tracing::warn!(peer, ?urls, error, "a peer does not answer; it may not have started yet");
 }
 
 /// Gives an empty log its first membership, the same on every member.

@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use crate::config::{Connect, Connection};
+use crate::peer::contact::Contacts;
 use crate::peer::handshake::Gate;
 
 /// What a connection is for.
@@ -91,6 +92,7 @@ pub(crate) struct Peers {
     gate: Gate,
     connector: Arc<dyn Connect>,
     election_timeout: Duration,
+    contacts: Contacts,
     channels: Mutex<BTreeMap<(u64, Lane), Held>>,
 }
 
@@ -101,7 +103,13 @@ struct Held {
 
 impl Peers {
     pub(crate) fn new(gate: Gate, connector: Arc<dyn Connect>, election_timeout: Duration) -> Self {
-        Self { gate, connector, election_timeout, channels: Mutex::default() }
+        let contacts = Contacts::new(election_timeout);
+        Self { gate, connector, election_timeout, contacts, channels: Mutex::default() }
+    }
+
+    /// Which of them answer.
+    pub(crate) fn contacts(&self) -> &Contacts {
+        &self.contacts
     }
 
     pub(crate) fn gate(&self) -> &Gate {

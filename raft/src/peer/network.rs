@@ -95,7 +95,7 @@ impl Client {
         limit: Duration,
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, RPCError<TypeConfig>> {
-        match tokio::time::timeout(limit, call).await {
+        let answer = match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(from_status(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
@@ -104,7 +104,13 @@ impl Client {
                 target: self.target,
                 timeout: limit,
             })),
+        };
+        let contacts = self.network.peers.contacts();
+        match &answer {
+            Ok(_) => contacts.heard(self.target, &self.node.peer_urls),
+            Err(error) => contacts.missed(self.target, &self.node.peer_urls, error),
         }
+        answer
     }
 
     async fn heartbeat(
