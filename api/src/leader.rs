@@ -48,6 +48,11 @@ impl Raised {
         Self { wait: Box::pin(wait) }
     }
 
+    /// Raised already.
+    pub fn now() -> Self {
+        Self { wait: Box::pin(std::future::ready(())) }
+    }
+
     /// Ready when the flag has been raised; not to be polled after that.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.wait.as_mut().poll(context)

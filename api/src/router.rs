@@ -12,10 +12,11 @@ use holdfast_proto::etcdserverpb::{
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
+use crate::recipes::{self, election, lock};
 use crate::rpc::{self, Body, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{cluster, http as endpoints, kv, lease, maintenance, watch};
+use crate::{cluster, grpc_health, http as endpoints, kv, lease, maintenance, watch};
 
 /// Answers any request on the client port.
 pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
@@ -135,7 +136,56 @@ async fn rarest(
         "/etcdserverpb.Maintenance/MoveLeader" => {
             unary(request, limit, |r, _| maintenance::move_leader(s, r)).await
         }
+        _ => added(services, request, limit, path).await,
+    }
+}
+
+/// The services that are made of the others, and gRPC's own.
+async fn added(
+    services: Arc<Services>,
+    request: Request<Incoming>,
+    limit: usize,
+    path: &str,
+) -> Response<Body> {
+    let s = &services;
+    match path {
+        "/v3lockpb.Lock/Lock" => unary(request, limit, |r, _| lock::lock(s, r)).await,
+        "/v3lockpb.Lock/Unlock" => unary(request, limit, |r, _| lock::unlock(s, r)).await,
+        "/v3electionpb.Election/Campaign" => {
+            unary(request, limit, |r, _| election::campaign(s, r)).await
+        }
+        "/v3electionpb.Election/Proclaim" => {
+            unary(request, limit, |r, _| election::proclaim(s, r)).await
+        }
+        "/v3electionpb.Election/Resign" => {
+            unary(request, limit, |r, _| election::resign(s, r)).await
+        }
+        "/v3electionpb.Election/Leader" => {
+            unary(request, limit, |r, _| election::leader(s, r)).await
+        }
+        "/v3electionpb.Election/Observe" => {
+            let leader_lost = services.leader_lost(request.headers());
+            answer_with(request, limit, |r| recipes::observe(services, &r, leader_lost)).await
+        }
+        "/grpc.health.v1.Health/Check" => {
+            unary(request, limit, |r, _| async move { grpc_health::check(&r) }).await
+        }
+        "/grpc.health.v1.Health/Watch" => {
+            answer_with(request, limit, |r| grpc_health::watch(s, &r)).await
+        }
         _ => rpc::error_response(&unknown(path)),
+    }
+}
+
+/// Answers one request with a stream.
+async fn answer_with<Q: prost::Message + Default, S: rpc::Outgoing + 'static>(
+    request: Request<Incoming>,
+    limit: usize,
+    start: impl FnOnce(Q) -> S,
+) -> Response<Body> {
+    match rpc::receive_one(request, limit).await.and_then(rpc::decode) {
+        Ok(request) => rpc::stream_response(start(request)),
+        Err(error) => rpc::error_response(&error),
     }
 }
 
@@ -169,7 +219,7 @@ fn stream<S: rpc::Outgoing + 'static>(
 }
 
 /// Services that clients may call and that have methods this server lacks.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "etcdserverpb.KV",
     "etcdserverpb.Watch",
     "etcdserverpb.Lease",
@@ -178,6 +228,7 @@ const SERVICES: [&str; 8] = [
     "etcdserverpb.Auth",
     "v3lockpb.Lock",
     "v3electionpb.Election",
+    "grpc.health.v1.Health",
 ];
 
 /// The refusal of a path that nothing answers, in the words of Go's gRPC server.

@@ -95,6 +95,11 @@ impl Error {
         Self::Other(Code::Unimplemented, text.into())
     }
 
+    /// An error that has no code in etcd.
+    pub fn unknown(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Other(Code::Unknown, text.into())
+    }
+
     /// A call that breaks gRPC's own rules.
     pub fn internal(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Other(Code::Internal, text.into())

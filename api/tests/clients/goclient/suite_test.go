@@ -39,7 +39,7 @@ type testCase struct {
 }
 
 // cases share a cluster; those that stop members come last.
-var cases = [][]testCase{kvCases, watchCases, leaseCases, recipeCases, kubernetesCases, maintenanceCases, failureCases}
+var cases = [][]testCase{kvCases, watchCases, leaseCases, recipeCases, serviceCases, kubernetesCases, maintenanceCases, failureCases}
 
 func TestClient(t *testing.T) {
 	for _, members := range []int{1, 3} {

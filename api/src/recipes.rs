@@ -1,0 +1,32 @@
+//! Locks and elections for clients without a library: the services `v3lockpb.Lock` and
+//! `v3electionpb.Election`.
+//!
+//! They do nothing that a client could not do with leases, keys and watches, and they keep nothing in
+//! memory: keys and errors are those of etcd's `concurrency` package, so that a library on one
+//! client and this service on another queue up together. Whoever waits here and goes away leaves the
+//! queue.
+
+pub mod election;
+mod follow;
+pub mod lock;
+mod observe;
+mod queue;
+mod read;
+
+pub use observe::observe;
+
+use crate::leader::Raised;
+use crate::services::Services;
+use crate::status::Error;
+
+/// The outcome of a wait, unless the server stops first.
+async fn unless_stopped<T>(
+    services: &Services,
+    wait: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut stopping: Raised = services.stopping();
+    tokio::select! {
+        outcome = wait => outcome,
+        () = std::future::poll_fn(|context| stopping.poll(context)) => Err(Error::Stopped),
+    }
+}

@@ -1,0 +1,86 @@
+//! The Election service, but for `Observe`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_proto::EncodedKeyValue;
+use holdfast_proto::etcdserverpb::{PutRequest, ResponseHeader, request_op};
+use holdfast_proto::v3electionpb::{
+    CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
+    ProclaimResponse, ResignRequest, ResignResponse,
+};
+
+use super::queue::{self, Place, Waiting};
+use super::{read, unless_stopped};
+use crate::services::Services;
+use crate::status::Error;
+
+/// Waits until the lease leads the election of a name, with a value for all to see.
+pub async fn campaign(
+    services: &Arc<Services>,
+    request: CampaignRequest,
+) -> Result<CampaignResponse, Error> {
+    let CampaignRequest { name, lease, value } = request;
+    let lease = queue::session(services, lease).await?;
+    let entered = queue::enter(services, &name, lease, value.clone()).await?;
+    let place = entered.place;
+    let waiting = Waiting::new(services, &place);
+    let mut header = entered.header;
+    if entered.before.is_some_and(|kv| kv.value != value) {
+        header = change(services, &place, lease, value).await?;
+    }
+    if !entered.is_first {
+        let prefix = queue::prefix(&name);
+        unless_stopped(services, queue::wait_turn(services, &prefix, &place)).await?;
+    }
+    waiting.done();
+    let leader = LeaderKey { name, key: place.key, rev: place.revision, lease };
+    Ok(CampaignResponse { header: Some(header), leader: Some(leader) })
+}
+
+/// Changes the value of a leader.
+pub async fn proclaim(
+    services: &Services,
+    request: ProclaimRequest,
+) -> Result<ProclaimResponse, Error> {
+    let leader = request.leader.ok_or_else(missing)?;
+    let lease = queue::session(services, leader.lease).await?;
+    let header = change(services, &place_of(leader), lease, request.value).await?;
+    Ok(ProclaimResponse { header: Some(header) })
+}
+
+async fn change(
+    services: &Services,
+    place: &Place,
+    lease: i64,
+    value: Bytes,
+) -> Result<ResponseHeader, Error> {
+    let put = PutRequest { key: place.key.clone(), value, lease, ..PutRequest::default() };
+    let put = request_op::Request::RequestPut(put);
+    let (header, held) = queue::if_held(services, place, put).await?;
+    if held { Ok(header) } else { Err(Error::unknown("election: not leader")) }
+}
+
+/// Gives leadership up; nothing happens if it is lost already.
+pub async fn resign(services: &Services, request: ResignRequest) -> Result<ResignResponse, Error> {
+    let leader = request.leader.ok_or_else(missing)?;
+    queue::session(services, leader.lease).await?;
+    let header = queue::leave(services, &place_of(leader)).await?;
+    Ok(ResignResponse { header: Some(header) })
+}
+
+/// Who leads.
+pub async fn leader(services: &Services, request: LeaderRequest) -> Result<LeaderResponse, Error> {
+    let first = read::first_created(&queue::prefix(&request.name));
+    let (header, keys) = read::range(services, first).await?;
+    let first = keys.first().ok_or_else(|| Error::unknown("election: no leader"))?;
+    Ok(LeaderResponse { header: Some(header), kv: Some(EncodedKeyValue::from(first)) })
+}
+
+fn missing() -> Error {
+    Error::unknown("\"leader\" field must be provided")
+}
+
+fn place_of(leader: LeaderKey) -> Place {
+    Place { key: leader.key, revision: leader.rev }
+}

@@ -1,0 +1,180 @@
+//! The queue under a name: one key for each lease that wants something, the oldest in front.
+//!
+//! ```text
+//! <name>/<lease in hexadecimal>     create revision: the place in the queue
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RequestOp, ResponseHeader,
+    TxnRequest, compare, request_op,
+};
+use holdfast_proto::mvccpb::{EventType, KeyValue};
+
+use super::follow::Follow;
+use super::read;
+use crate::lease;
+use crate::services::Services;
+use crate::status::Error;
+
+/// The lease of whoever brings none, in seconds; nobody renews it.
+const LEASE_SECONDS: i64 = 60;
+
+/// The prefix of the keys under a name.
+pub(super) fn prefix(name: &[u8]) -> Bytes {
+    [name, b"/"].concat().into()
+}
+
+/// The lease to queue with: the given one, renewed, or a new one if that is 0.
+pub(super) async fn session(services: &Services, lease: i64) -> Result<i64, Error> {
+    if lease == 0 {
+        let request = LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 };
+        return Ok(lease::grant(services, request).await?.id);
+    }
+    // A lease that is gone is found out where it is used.
+    let _ = services.port.keep_alive(lease).await;
+    Ok(lease)
+}
+
+/// A place in a queue.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The key that holds it.
+    pub(super) key: Bytes,
+    /// The key's create revision.
+    pub(super) revision: i64,
+}
+
+/// What came of queueing up.
+pub(super) struct Entered {
+    pub(super) place: Place,
+    pub(super) header: ResponseHeader,
+    /// The key as it was, if the lease had a place already.
+    pub(super) before: Option<KeyValue>,
+    /// Nobody is in front.
+    pub(super) is_first: bool,
+}
+
+/// Takes a place in the queue of `name`, or finds the one that the lease has.
+pub(super) async fn enter(
+    services: &Services,
+    name: &[u8],
+    lease: i64,
+    value: Bytes,
+) -> Result<Entered, Error> {
+    let prefix = prefix(name);
+    let key: Bytes = [&prefix[..], format!("{lease:x}").as_bytes()].concat().into();
+    let first = request_op::Request::RequestRange(read::first_created(&prefix));
+    let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
+    let put = request_op::Request::RequestPut(put);
+    let get = request_op::Request::RequestRange(read::key(&key));
+    let answer = read::txn(
+        services,
+        TxnRequest {
+            compare: vec![created_at(&key, 0)],
+            success: operations([put, first.clone()]),
+            failure: operations([get, first]),
+        },
+    );
+    let answer = answer.await?;
+    let header = answer.header.unwrap_or_default();
+    let mut before = None;
+    let mut revision = header.revision;
+    if !answer.succeeded {
+        before = read::keys_of(&answer, 0)?.into_iter().next();
+        revision = before.as_ref().map_or(0, |kv| kv.create_revision);
+    }
+    let first = read::keys_of(&answer, 1)?.into_iter().next();
+    let is_first = first.is_none_or(|kv| kv.create_revision == revision);
+    Ok(Entered { place: Place { key, revision }, header, before, is_first })
+}
+
+fn operations<const N: usize>(requests: [request_op::Request; N]) -> Vec<RequestOp> {
+    requests.map(|request| RequestOp { request: Some(request) }).into()
+}
+
+/// That a key has a create revision; 0 is that it does not exist.
+fn created_at(key: &Bytes, revision: i64) -> Compare {
+    Compare {
+        result: compare::CompareResult::Equal as i32,
+        target: compare::CompareTarget::Create as i32,
+        key: key.clone(),
+        range_end: Bytes::new(),
+        target_union: Some(compare::TargetUnion::CreateRevision(revision)),
+    }
+}
+
+/// Returns once nobody is in front of `place` any more.
+pub(super) async fn wait_turn(
+    services: &Arc<Services>,
+    prefix: &Bytes,
+    place: &Place,
+) -> Result<(), Error> {
+    loop {
+        let in_front = read::last_created(prefix, place.revision - 1);
+        let (header, keys) = read::range(services, in_front).await?;
+        let Some(last) = keys.into_iter().next() else { return Ok(()) };
+        wait_deleted(services, last.key, header.revision).await?;
+    }
+}
+
+async fn wait_deleted(services: &Arc<Services>, key: Bytes, from: i64) -> Result<(), Error> {
+    let mut follow = Follow::new(services, key, Bytes::new(), from);
+    loop {
+        let (_, events) = follow.next().await?;
+        if events.iter().any(|event| event.r#type() == EventType::Delete) {
+            return Ok(());
+        }
+    }
+}
+
+/// Does something to the key of a place, if it is still that place; says whether it was.
+pub(super) async fn if_held(
+    services: &Services,
+    place: &Place,
+    request: request_op::Request,
+) -> Result<(ResponseHeader, bool), Error> {
+    let compare = vec![created_at(&place.key, place.revision)];
+    let success = operations([request]);
+    let answer = read::txn(services, TxnRequest { compare, success, failure: Vec::new() }).await?;
+    Ok((answer.header.unwrap_or_default(), answer.succeeded))
+}
+
+/// Gives a place up.
+pub(super) async fn leave(services: &Services, place: &Place) -> Result<ResponseHeader, Error> {
+    let delete = DeleteRangeRequest { key: place.key.clone(), ..DeleteRangeRequest::default() };
+    let delete = request_op::Request::RequestDeleteRange(delete);
+    if_held(services, place, delete).await.map(|(header, _)| header)
+}
+
+/// Gives a place up when its owner goes away before it has what it waits for.
+pub(super) struct Waiting {
+    services: Arc<Services>,
+    place: Option<Place>,
+}
+
+impl Waiting {
+    pub(super) fn new(services: &Arc<Services>, place: &Place) -> Self {
+        Self { services: services.clone(), place: Some(place.clone()) }
+    }
+
+    /// The place is kept.
+    pub(super) fn done(mut self) {
+        self.place = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(place) = self.place.take() else { return };
+        let services = self.services.clone();
+        tokio::spawn(async move {
+            if let Err(error) = leave(&services, &place).await {
+                // The lease takes the key with it, later.
+                tracing::warn!(%error, "a place in a queue could not be given up");
+            }
+        });
+    }
+}
