@@ -19,6 +19,17 @@ use crate::leader::Raised;
 use crate::services::Services;
 use crate::status::Error;
 
+/// What a client is told of an error: etcd's recipes are clients of its other services, and what a
+/// client is refused with has a text but no code any more.
+pub async fn as_from_a_client<T>(
+    outcome: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    outcome.await.map_err(|error| match error {
+        Error::Stopped | Error::Other(..) => error,
+        error => Error::unknown(error.text().to_owned()),
+    })
+}
+
 /// The outcome of a wait, unless the server stops first.
 async fn unless_stopped<T>(
     services: &Services,

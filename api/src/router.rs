@@ -12,7 +12,7 @@ use holdfast_proto::etcdserverpb::{
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
-use crate::recipes::{self, election, lock};
+use crate::recipes::{self, as_from_a_client, election, lock};
 use crate::rpc::{self, Body, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
@@ -149,19 +149,23 @@ async fn added(
 ) -> Response<Body> {
     let s = &services;
     match path {
-        "/v3lockpb.Lock/Lock" => unary(request, limit, |r, _| lock::lock(s, r)).await,
-        "/v3lockpb.Lock/Unlock" => unary(request, limit, |r, _| lock::unlock(s, r)).await,
+        "/v3lockpb.Lock/Lock" => {
+            unary(request, limit, |r, _| as_from_a_client(lock::lock(s, r))).await
+        }
+        "/v3lockpb.Lock/Unlock" => {
+            unary(request, limit, |r, _| as_from_a_client(lock::unlock(s, r))).await
+        }
         "/v3electionpb.Election/Campaign" => {
-            unary(request, limit, |r, _| election::campaign(s, r)).await
+            unary(request, limit, |r, _| as_from_a_client(election::campaign(s, r))).await
         }
         "/v3electionpb.Election/Proclaim" => {
-            unary(request, limit, |r, _| election::proclaim(s, r)).await
+            unary(request, limit, |r, _| as_from_a_client(election::proclaim(s, r))).await
         }
         "/v3electionpb.Election/Resign" => {
-            unary(request, limit, |r, _| election::resign(s, r)).await
+            unary(request, limit, |r, _| as_from_a_client(election::resign(s, r))).await
         }
         "/v3electionpb.Election/Leader" => {
-            unary(request, limit, |r, _| election::leader(s, r)).await
+            unary(request, limit, |r, _| as_from_a_client(election::leader(s, r))).await
         }
         "/v3electionpb.Election/Observe" => {
             let leader_lost = services.leader_lost(request.headers());

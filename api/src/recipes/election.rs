@@ -10,7 +10,7 @@ use holdfast_proto::v3electionpb::{
     ProclaimResponse, ResignRequest, ResignResponse,
 };
 
-use super::queue::{self, Place, Waiting};
+use super::queue::{self, Place};
 use super::{read, unless_stopped};
 use crate::services::Services;
 use crate::status::Error;
@@ -22,16 +22,19 @@ pub async fn campaign(
 ) -> Result<CampaignResponse, Error> {
     let CampaignRequest { name, lease, value } = request;
     let lease = queue::session(services, lease).await?;
-    let entered = queue::enter(services, &name, lease, value.clone()).await?;
-    let place = entered.place;
-    let waiting = Waiting::new(services, &place);
-    let mut header = entered.header;
-    if entered.before.is_some_and(|kv| kv.value != value) {
-        header = change(services, &place, lease, value).await?;
+    let queue::Entered { place, header, before, is_first, mut waiting } =
+        queue::enter(services, name.clone(), lease, value.clone()).await?;
+    if before.is_some_and(|kv| kv.value != value) {
+        change(services, &place, lease, value).await?;
     }
-    if !entered.is_first {
+    if !is_first {
+        waiting.begins(&place);
         let prefix = queue::prefix(&name);
         unless_stopped(services, queue::wait_turn(services, &prefix, &place)).await?;
+        // Its lease may have ended meanwhile: then another one leads.
+        if !queue::is_held(services, &place).await?.1 {
+            return Err(not_leader());
+        }
     }
     waiting.done();
     let leader = LeaderKey { name, key: place.key, rev: place.revision, lease };
@@ -58,7 +61,7 @@ async fn change(
     let put = PutRequest { key: place.key.clone(), value, lease, ..PutRequest::default() };
     let put = request_op::Request::RequestPut(put);
     let (header, held) = queue::if_held(services, place, put).await?;
-    if held { Ok(header) } else { Err(Error::unknown("election: not leader")) }
+    if held { Ok(header) } else { Err(not_leader()) }
 }
 
 /// Gives leadership up; nothing happens if it is lost already.
@@ -75,6 +78,10 @@ pub async fn leader(services: &Services, request: LeaderRequest) -> Result<Leade
     let (header, keys) = read::range(services, first).await?;
     let first = keys.first().ok_or_else(|| Error::unknown("election: no leader"))?;
     Ok(LeaderResponse { header: Some(header), kv: Some(EncodedKeyValue::from(first)) })
+}
+
+fn not_leader() -> Error {
+    Error::unknown("election: not leader")
 }
 
 fn missing() -> Error {

@@ -6,8 +6,7 @@ use holdfast_proto::etcdserverpb::DeleteRangeRequest;
 use holdfast_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use prost::Message as _;
 
-use super::queue::{self, Waiting};
-use super::{read, unless_stopped};
+use super::{queue, unless_stopped};
 use crate::kv;
 use crate::services::Services;
 use crate::status::Error;
@@ -15,18 +14,18 @@ use crate::status::Error;
 /// Waits until the lock is held by the given lease; answers with the key that holds it.
 pub async fn lock(services: &Arc<Services>, request: LockRequest) -> Result<LockResponse, Error> {
     let lease = queue::session(services, request.lease).await?;
-    let entered = queue::enter(services, &request.name, lease, bytes::Bytes::new()).await?;
-    let place = entered.place;
-    let waiting = Waiting::new(services, &place);
-    let mut header = entered.header;
-    if !entered.is_first {
+    let name = request.name.clone();
+    let queue::Entered { place, mut header, is_first, mut waiting, .. } =
+        queue::enter(services, name, lease, bytes::Bytes::new()).await?;
+    if !is_first {
+        waiting.begins(&place);
         let prefix = queue::prefix(&request.name);
         unless_stopped(services, queue::wait_turn(services, &prefix, &place)).await?;
-        let (found_header, found) = read::range(services, read::key(&place.key)).await?;
-        if found.is_empty() {
+        let (found, held) = queue::is_held(services, &place).await?;
+        if !held {
             return Err(Error::unknown("mutex: session is expired"));
         }
-        header = found_header;
+        header = found;
     }
     waiting.done();
     Ok(LockResponse { header: Some(header), key: place.key })

@@ -77,7 +77,13 @@ impl State {
             }
             match &mut self.of {
                 Some(follow) => {
-                    let (header, events) = follow.next().await?;
+                    let (header, events) = match follow.next().await {
+                        Err(Error::Compacted) => {
+                            self.of = None;
+                            continue;
+                        }
+                        next => next?,
+                    };
                     for event in events {
                         if event.r#type() == EventType::Delete {
                             self.of = None;

@@ -12,6 +12,7 @@ use holdfast_proto::etcdserverpb::{
     TxnRequest, compare, request_op,
 };
 use holdfast_proto::mvccpb::{EventType, KeyValue};
+use tokio::sync::oneshot;
 
 use super::follow::Follow;
 use super::read;
@@ -55,17 +56,38 @@ pub(super) struct Entered {
     pub(super) before: Option<KeyValue>,
     /// Nobody is in front.
     pub(super) is_first: bool,
+    /// Gives a place up that was taken just now.
+    pub(super) waiting: Waiting,
 }
 
 /// Takes a place in the queue of `name`, or finds the one that the lease has.
+///
+/// Whoever goes away while the place is being taken would leave it behind; so it is taken by a task
+/// that always ends, and what that brings is given up where nobody receives it.
 pub(super) async fn enter(
-    services: &Services,
+    services: &Arc<Services>,
+    name: Bytes,
+    lease: i64,
+    value: Bytes,
+) -> Result<Entered, Error> {
+    let (tell, told) = oneshot::channel();
+    let services = services.clone();
+    tokio::spawn(async move {
+        let entered = take_place(&services, &name, lease, value).await;
+        // Unheard, it is dropped, and so is the place in it.
+        let _ = tell.send(entered);
+    });
+    told.await.unwrap_or(Err(Error::Stopped))
+}
+
+async fn take_place(
+    services: &Arc<Services>,
     name: &[u8],
     lease: i64,
     value: Bytes,
 ) -> Result<Entered, Error> {
     let prefix = prefix(name);
-    let key: Bytes = [&prefix[..], format!("{lease:x}").as_bytes()].concat().into();
+    let key: Bytes = [&prefix[..], hexadecimal(lease).as_bytes()].concat().into();
     let first = request_op::Request::RequestRange(read::first_created(&prefix));
     let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
     let put = request_op::Request::RequestPut(put);
@@ -88,7 +110,16 @@ pub(super) async fn enter(
     }
     let first = read::keys_of(&answer, 1)?.into_iter().next();
     let is_first = first.is_none_or(|kv| kv.create_revision == revision);
-    Ok(Entered { place: Place { key, revision }, header, before, is_first })
+    let place = Place { key, revision };
+    let waiting =
+        Waiting { services: services.clone(), place: before.is_none().then(|| place.clone()) };
+    Ok(Entered { place, header, before, is_first, waiting })
+}
+
+/// A lease as it stands in a key.
+fn hexadecimal(lease: i64) -> String {
+    let sign = if lease < 0 { "-" } else { "" };
+    format!("{sign}{:x}", lease.unsigned_abs())
 }
 
 fn operations<const N: usize>(requests: [request_op::Request; N]) -> Vec<RequestOp> {
@@ -116,7 +147,11 @@ pub(super) async fn wait_turn(
         let in_front = read::last_created(prefix, place.revision - 1);
         let (header, keys) = read::range(services, in_front).await?;
         let Some(last) = keys.into_iter().next() else { return Ok(()) };
-        wait_deleted(services, last.key, header.revision).await?;
+        match wait_deleted(services, last.key, header.revision).await {
+            // What happened in between is gone, but what is there now can be seen.
+            Ok(()) | Err(Error::Compacted) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -142,6 +177,15 @@ pub(super) async fn if_held(
     Ok((answer.header.unwrap_or_default(), answer.succeeded))
 }
 
+/// Whether a place is still there.
+pub(super) async fn is_held(
+    services: &Services,
+    place: &Place,
+) -> Result<(ResponseHeader, bool), Error> {
+    let (header, keys) = read::range(services, read::key(&place.key)).await?;
+    Ok((header, keys.first().is_some_and(|kv| kv.create_revision == place.revision)))
+}
+
 /// Gives a place up.
 pub(super) async fn leave(services: &Services, place: &Place) -> Result<ResponseHeader, Error> {
     let delete = DeleteRangeRequest { key: place.key.clone(), ..DeleteRangeRequest::default() };
@@ -156,8 +200,9 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(services: &Arc<Services>, place: &Place) -> Self {
-        Self { services: services.clone(), place: Some(place.clone()) }
+    /// Somebody waits at a place, which another call of the same lease may have taken.
+    pub(super) fn begins(&mut self, place: &Place) {
+        self.place = Some(place.clone());
     }
 
     /// The place is kept.
@@ -176,5 +221,18 @@ impl Drop for Waiting {
                 tracing::warn!(%error, "a place in a queue could not be given up");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_stand_in_keys_as_go_prints_them() {
+        let rows = [(0x694d_0f1a, "694d0f1a"), (-255, "-ff"), (i64::MIN, "-8000000000000000")];
+        for (lease, text) in rows {
+            assert_eq!(hexadecimal(lease), text);
+        }
     }
 }

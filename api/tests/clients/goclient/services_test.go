@@ -3,7 +3,9 @@ package goclient
 import (
 	"context"
 	"fmt"
+	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	electionpb "go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
@@ -12,15 +14,19 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"holdfast.dev/clients/cluster"
 )
 
 // The services that etcd makes of its others, and gRPC's health.
 var serviceCases = []testCase{
 	{"lock service passes on", caseLockService},
 	{"lock service: who goes away leaves the queue", caseLockCanceled},
+	{"lock service: who goes away at once leaves nothing behind", caseLockHasty},
 	{"lock service queues up with the client's mutex", caseLockBesideMutex},
 	{"lock service: leases", caseLockLeases},
 	{"election service", caseElectionService},
+	{"election service: a lease that ends in the queue", caseCampaignLeaseEnds},
 	{"election service: observe", caseObserveService},
 	{"election service: not leader, no leader, no key", caseElectionRefusals},
 	{"grpc health", caseHealth},
@@ -100,6 +106,28 @@ func caseLockCanceled(e *env) {
 	e.waiting("m", 1)
 }
 
+func caseLockHasty(e *env) {
+	client := lockpb.NewLockClient(e.connection(0))
+	name := []byte(e.key("m"))
+	held, err := client.Lock(e.ctx, &lockpb.LockRequest{Name: name, Lease: int64(e.grant(1000))})
+	e.must(err)
+	lease := int64(e.grant(1000))
+	for i := range 30 {
+		ctx, cancel := context.WithTimeout(e.ctx, time.Duration(i)*100*time.Microsecond)
+		_, err := client.Lock(ctx, &lockpb.LockRequest{Name: name, Lease: lease})
+		cancel()
+		equal(e, "end", status.Code(err), codes.DeadlineExceeded)
+	}
+	if cluster.Target(e.T).IsEtcd() {
+		// etcd leaves the key of a call that ends before its transaction does.
+		return
+	}
+	_, err = client.Unlock(e.ctx, &lockpb.UnlockRequest{Key: held.Key})
+	e.must(err)
+	_, err = client.Lock(e.ctx, &lockpb.LockRequest{Name: name, Lease: int64(e.grant(1000))})
+	e.must(err)
+}
+
 func caseLockBesideMutex(e *env) {
 	mutex := concurrency.NewMutex(e.session(0), e.key("m"))
 	e.must(mutex.Lock(e.ctx))
@@ -125,6 +153,13 @@ func caseLockLeases(e *env) {
 	equal(e, "time of a lease of its own", left.GrantedTTL, 60)
 	_, err = client.Lock(e.ctx, &lockpb.LockRequest{Name: []byte(e.key("gone")), Lease: 0x7654321})
 	e.refused(err, codes.Unknown, "etcdserver: requested lease not found")
+	_, err = client.Unlock(e.ctx, &lockpb.UnlockRequest{})
+	e.refused(err, codes.Unknown, "etcdserver: key is not provided")
+	negative, err := pb.NewLeaseClient(e.connection(0)).LeaseGrant(e.ctx, &pb.LeaseGrantRequest{TTL: 1000, ID: -255 - int64(len(e.cluster.Endpoints()))})
+	e.must(err)
+	odd, err := client.Lock(e.ctx, &lockpb.LockRequest{Name: []byte(e.key("odd")), Lease: negative.ID})
+	e.must(err)
+	equal(e, "key of a negative lease", string(odd.Key), fmt.Sprintf("%s/%x", e.key("odd"), negative.ID))
 	// A lease that ends while it waits.
 	lease := e.grant(1000)
 	ended := make(chan error, 1)
@@ -183,6 +218,31 @@ func caseElectionService(e *env) {
 	equal(e, "leader", leader(), "bob")
 	_, err = second.Resign(e.ctx, &electionpb.ResignRequest{Leader: bob.Leader})
 	e.must(err)
+}
+
+func caseCampaignLeaseEnds(e *env) {
+	client := electionpb.NewElectionClient(e.connection(0))
+	name := []byte(e.key("office"))
+	ann, err := client.Campaign(e.ctx, &electionpb.CampaignRequest{Name: name, Value: []byte("ann")})
+	e.must(err)
+	lease := e.grant(1000)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := client.Campaign(e.ctx, &electionpb.CampaignRequest{Name: name, Lease: int64(lease), Value: []byte("bob")})
+		ended <- err
+	}()
+	e.waiting("office", 2)
+	_, err = e.client.Revoke(e.ctx, lease)
+	e.must(err)
+	_, err = client.Resign(e.ctx, &electionpb.ResignRequest{Leader: ann.Leader})
+	e.must(err)
+	err = next(e, "end of the wait", ended)
+	if cluster.Target(e.T).IsEtcd() {
+		// A leader without a key.
+		e.must(err)
+		return
+	}
+	e.refused(err, codes.Unknown, "election: not leader")
 }
 
 func caseObserveService(e *env) {
