@@ -163,30 +163,33 @@ fn quotient(ours: &[&Measurement], theirs: &[&Measurement], figure: Figure) -> S
     }
 }
 
-/// Where Holdfast uses more CPU time than it may, in words.
+/// Where Holdfast uses more CPU time than it may, in words, at every size that has a limit.
 pub(super) fn broken_limits(all: &[Measurement]) -> Vec<String> {
-    let mut broken = Vec::new();
-    for (members, limit) in CPU_LIMITS {
-        let of_size: Vec<&Measurement> =
-            all.iter().filter(|measurement| measurement.members == members).collect();
-        for operation in OPERATIONS {
-            let ours = of(&of_size, operation, JUDGED_CLIENTS, Kind::Holdfast);
-            let theirs = of(&of_size, operation, JUDGED_CLIENTS, Kind::Etcd);
-            let Some(spread) = quotients(&ours, &theirs, cpu) else {
-                broken.push(format!("{members} members, {}: not measured", operation.name()));
-                continue;
-            };
-            if spread.median > limit {
-                broken.push(format!(
-                    "{members} members, {} with {JUDGED_CLIENTS} clients: CPU is {:.2} of etcd's, \
-                     above {limit}",
-                    operation.name(),
-                    spread.median
-                ));
-            }
-        }
-    }
-    broken
+    CPU_LIMITS.iter().flat_map(|(members, _)| broken_limits_of(all, *members)).collect()
+}
+
+/// The same for one size.
+pub(super) fn broken_limits_of(all: &[Measurement], members: usize) -> Vec<String> {
+    let limit = CPU_LIMITS.iter().find(|(of, _)| *of == members).map(|(_, limit)| *limit);
+    let of_size: Vec<&Measurement> =
+        all.iter().filter(|measurement| measurement.members == members).collect();
+    let broken = |operation: Operation| {
+        let limit = limit?;
+        let ours = of(&of_size, operation, JUDGED_CLIENTS, Kind::Holdfast);
+        let theirs = of(&of_size, operation, JUDGED_CLIENTS, Kind::Etcd);
+        let name = operation.name();
+        let Some(spread) = quotients(&ours, &theirs, cpu) else {
+            return Some(format!("{members} members, {name}: not measured"));
+        };
+        let share = spread.median;
+        (share > limit).then(|| {
+            format!(
+                "{members} members, {name} with {JUDGED_CLIENTS} clients: CPU is {share:.2} of \
+                 etcd's, above {limit}"
+            )
+        })
+    };
+    OPERATIONS.into_iter().filter_map(broken).collect()
 }
 
 fn rate(run: &Measurement) -> f64 {
