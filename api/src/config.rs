@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use holdfast_raft::{ClusterState, NodeConfig};
 
+use crate::access::{Names, Rules};
 use crate::args::Settings;
 use crate::server::ServerConfig;
 
@@ -73,6 +74,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// Between progress notifications to idle watchers.
     pub watch_progress_interval: Duration,
+    /// For requests that are not gRPC.
+    pub http: Rules,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
 }
@@ -116,6 +119,11 @@ impl Config {
             keepalive_interval: settings.duration("grpc-keepalive-interval"),
             keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
             watch_progress_interval: settings.duration("watch-progress-notify-interval"),
+            http: Rules {
+                gateway: settings.boolean("enable-grpc-gateway"),
+                origins: Names::parse(settings.text("cors")),
+                hosts: Names::parse(settings.text("host-whitelist")),
+            },
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
         };
         config.check_timing()?;
@@ -160,6 +168,7 @@ impl Config {
             keepalive_interval: self.keepalive_interval,
             keepalive_timeout: self.keepalive_timeout,
             watch_progress_interval: self.watch_progress_interval,
+            http: self.http,
             ..ServerConfig::new(node, self.listen_client)
         }
     }

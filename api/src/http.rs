@@ -73,7 +73,7 @@ fn version(version: &str) -> Response<Body> {
     response
 }
 
-fn text(body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub(crate) fn text(body: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::text(body));
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));

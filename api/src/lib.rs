@@ -4,6 +4,7 @@
 //! the wire; leaves replication to `holdfast-raft` and state to `holdfast-store`.
 
 pub mod acceptor;
+pub mod access;
 pub mod admit;
 pub mod args;
 pub mod bell;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod convert;
 pub mod dev;
 pub mod exit;
+pub mod gateway;
 pub mod grpc_health;
 pub mod header;
 pub mod http;

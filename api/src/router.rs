@@ -10,19 +10,26 @@ use holdfast_proto::etcdserverpb::{
     DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest, StatusRequest,
 };
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 
 use crate::recipes::{self, as_from_a_client, election, lock};
-use crate::rpc::{self, Body, Receiver, unary};
+use crate::rpc::{self, Body, Incoming, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{cluster, grpc_health, http as endpoints, kv, lease, maintenance, watch};
+use crate::{access, cluster, grpc_health, kv, lease, maintenance, watch};
 
 /// Answers any request on the client port.
-pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(
+    services: Arc<Services>,
+    request: Request<hyper::body::Incoming>,
+) -> Response<Body> {
     if request.version() != Version::HTTP_2 || !rpc::is_grpc(request.headers()) {
-        return Box::pin(endpoints::serve(services, request)).await;
+        return Box::pin(access::serve(services, request)).await;
     }
+    call(services, request.map(Incoming::Network)).await
+}
+
+/// Answers a gRPC call.
+pub async fn call(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
     let limit = services.shared.limits.receive_bytes();
     // Learners serve some ranges; whether this one is known only after it is decoded.
     let is_range = request.uri().path() == RANGE;

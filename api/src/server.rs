@@ -16,6 +16,7 @@ use rand::RngExt;
 use tokio::sync::watch;
 
 use crate::acceptor::{Acceptor, Http2, Purpose, bind};
+use crate::access::Rules;
 use crate::admit::Limits;
 use crate::exit::ExitCell;
 use crate::pool::Pool;
@@ -46,6 +47,8 @@ pub struct ServerConfig {
     pub keepalive_timeout: Duration,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_interval: Duration,
+    /// For requests that are not gRPC.
+    pub http: Rules,
     /// Connection runtimes; one per core when there is none.
     pub runtimes: Option<usize>,
     /// The version of etcd that clients are told.
@@ -65,6 +68,7 @@ impl ServerConfig {
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),
             watch_progress_interval: Duration::from_secs(10 * 60),
+            http: Rules::default(),
             runtimes: None,
             etcd_version: crate::version::ETCD_VERSION,
         }
@@ -284,6 +288,7 @@ impl Conductor {
             pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
+            http: Arc::new(config.http.clone()),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
             quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),

@@ -6,6 +6,7 @@ use holdfast_raft::{Node, Port};
 use holdfast_store::{Fatal, ReadError, Reader, WatchHub};
 use tokio::sync::watch;
 
+use crate::access::Rules;
 use crate::admit::Limits;
 use crate::bell::Bells;
 use crate::exit::{Exit, ExitCell};
@@ -32,6 +33,8 @@ pub struct Shared {
     pub etcd_version: &'static str,
     /// The shortest lease that is granted, in seconds.
     pub lease_ttl_min: i64,
+    /// For requests that are not gRPC.
+    pub http: Arc<Rules>,
     /// `--quota-backend-bytes`, as `Status` tells it.
     pub quota_bytes: i64,
 }

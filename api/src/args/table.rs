@@ -79,7 +79,6 @@ const NOT_BUILT: &str = "it is not built yet";
 const NO_NEED: &str = "there is nothing to set in this server";
 const ONE_FOLDER: &str = "the log lies in the data directory, and cannot lie elsewhere yet";
 const ALWAYS_REUSED: &str = "listeners always set SO_REUSEADDR";
-const NO_GATEWAY: &str = "the JSON gateway is not built yet";
 const NO_DISCOVERY: &str = "discovery is not built yet, give --initial-cluster";
 const NO_AUTO_COMPACTION: &str =
     "compacting by itself is not built yet, history grows until a client compacts it";
@@ -136,7 +135,7 @@ pub const SERVER: &[Flag] = &[
     row("Member", "grpc-keepalive-timeout", Duration, "20s", Works, "Wait for the answer to a ping; 0 turns pings off."),
     row("Member", "socket-reuse-port", Bool, "false", None(NOT_BUILT), "Listen with SO_REUSEPORT."),
     row("Member", "socket-reuse-address", Bool, "false", None(ALWAYS_REUSED), "Listen with SO_REUSEADDR."),
-    row("Member", "enable-grpc-gateway", Bool, "true", None(NO_GATEWAY), "Serve the JSON gateway."),
+    row("Member", "enable-grpc-gateway", Bool, "true", Works, "Serve the JSON gateway."),
     row("Member", "raft-read-timeout", Duration, "5s", None(NO_NEED), "Read timeout between members."),
     row("Member", "raft-write-timeout", Duration, "5s", None(NO_NEED), "Write timeout between members."),
     row("Member", "feature-gates", Gates, "", None(NOT_BUILT), "Feature gates, name=true|false."),
@@ -194,8 +193,8 @@ pub const SERVER: &[Flag] = &[
     row("Security", "tls-min-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "TLS1.2", Refused(TLS), "Oldest TLS version."),
     row("Security", "self-signed-cert-validity", Uint, "1", None(TLS), "Years a self-made certificate is valid."),
     row("Security", "peer-skip-client-san-verification", Bool, "false", None(TLS), "Do not check the names in other members' certificates."),
-    row("Security", "cors", Text, "*", None(NOT_BUILT), "Origins permitted for browsers."),
-    row("Security", "host-whitelist", Text, "*", Refused(NOT_BUILT), "Host names permitted in HTTP requests."),
+    row("Security", "cors", Text, "*", Works, "Origins permitted for browsers."),
+    row("Security", "host-whitelist", Text, "*", Works, "Host names permitted in HTTP requests without TLS."),
 
     row("Auth", "auth-token", Text, "simple", Refused(AUTH), "Kind of token."),
     row("Auth", "bcrypt-cost", Uint, "10", None(AUTH), "Strength of password hashes."),

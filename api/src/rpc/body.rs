@@ -1,4 +1,5 @@
-//! Response bodies: a single message, a stream of bytes that ends in a status, or plain HTTP text.
+//! Response bodies: a single message, a stream of bytes that ends in a status, or plain HTTP content
+//! in one piece or as it comes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,8 +10,8 @@ use http_body::{Frame, SizeHint};
 
 use crate::status::Error;
 
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const SUCCESS: HeaderValue = HeaderValue::from_static("0");
 
 /// What a stream does next.
@@ -43,6 +44,8 @@ enum Kind {
     Unary(Bytes),
     Trailers(Result<(), Error>),
     Stream(Box<dyn Outgoing>),
+    /// A stream without a status.
+    Plain(Box<dyn Outgoing>),
 }
 
 impl Body {
@@ -65,6 +68,11 @@ impl Body {
     /// A stream.
     pub fn stream(stream: impl Outgoing + 'static) -> Self {
         Self(Kind::Stream(Box::new(stream)))
+    }
+
+    /// Plain HTTP content that comes bit by bit; the status at its end is not sent.
+    pub fn plain(stream: impl Outgoing + 'static) -> Self {
+        Self(Kind::Plain(Box::new(stream)))
     }
 }
 
@@ -89,6 +97,15 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(Step::Data(bytes)) => (Frame::data(bytes), Kind::Stream(stream)),
                 Poll::Ready(Step::End(result)) => (Frame::trailers(trailers(&result)), Kind::Done),
+                Poll::Ready(Step::Abort(aborted)) => return Poll::Ready(Some(Err(aborted))),
+            },
+            Kind::Plain(mut stream) => match stream.poll_step(context) {
+                Poll::Pending => {
+                    *kind = Kind::Plain(stream);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Step::Data(bytes)) => (Frame::data(bytes), Kind::Plain(stream)),
+                Poll::Ready(Step::End(_)) => return Poll::Ready(None),
                 Poll::Ready(Step::Abort(aborted)) => return Poll::Ready(Some(Err(aborted))),
             },
         };

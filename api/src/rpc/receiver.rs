@@ -10,11 +10,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::Request;
 
-use super::PREFIX;
+use super::{Incoming, PREFIX};
 use crate::status::Error;
 
 /// Reads framed messages from a request body; never holds more than one message and one frame.
-pub struct Receiver<B = hyper::body::Incoming> {
+pub struct Receiver<B = Incoming> {
     body: B,
     limit: usize,
     /// Received and not yet looked at.
@@ -39,6 +39,11 @@ where
         }
         let body = request.into_body();
         Ok(Self { body, limit, chunk: Bytes::new(), partial: BytesMut::new() })
+    }
+
+    /// Where the messages come from.
+    pub fn body(&self) -> &B {
+        &self.body
     }
 
     /// The next message; none at the end.
