@@ -68,11 +68,17 @@ impl Names {
     }
 }
 
-/// Answers a request that is not gRPC.
+/// Marks a request that came by TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Encrypted;
+
+/// Answers a request that is not gRPC. A page that points its own name here has no certificate for
+/// that name, so TLS needs no list of hosts.
 pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
     let rules = services.shared.http.clone();
     let host = host(&request);
-    if !rules.hosts.is_empty() && !rules.hosts.contains(&host) {
+    let is_plain = request.extensions().get::<Encrypted>().is_none();
+    if is_plain && !rules.hosts.is_empty() && !rules.hosts.contains(&host) {
         tracing::warn!(%host, "refused an HTTP request for a host that is not permitted");
         return misdirected(&host);
     }

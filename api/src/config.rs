@@ -3,7 +3,6 @@
 //! The texts of the errors are etcd's where etcd has one. Reads no files except to see whether the
 //! data directory already holds a member.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +10,11 @@ use holdfast_raft::{ClusterState, NodeConfig};
 
 use crate::access::{Names, Rules};
 use crate::args::Settings;
+use crate::net::ListenUrl;
 use crate::server::ServerConfig;
+use crate::tls::TlsSettings;
 
+mod tls;
 mod urls;
 
 pub use urls::{Cluster, Urls};
@@ -33,11 +35,15 @@ pub struct Config {
     /// The folder of its data.
     pub data_directory: PathBuf,
     /// Where to listen for clients.
-    pub listen_client: Vec<SocketAddr>,
+    pub listen_client: Vec<ListenUrl>,
     /// Where to listen for other members.
-    pub listen_peer: Vec<SocketAddr>,
+    pub listen_peer: Vec<ListenUrl>,
     /// Where else to serve health checks.
-    pub listen_metrics: Vec<SocketAddr>,
+    pub listen_metrics: Vec<ListenUrl>,
+    /// TLS for clients.
+    pub client_tls: TlsSettings,
+    /// TLS between members.
+    pub peer_tls: TlsSettings,
     /// How clients reach this member.
     pub advertise_client_urls: Vec<String>,
     /// How other members reach it.
@@ -90,18 +96,23 @@ impl Config {
     pub fn resolve(settings: &Settings) -> Result<(Self, Vec<String>), ConfigError> {
         check_advertised(settings)?;
         let name = settings.text("name").to_owned();
-        let advertise_peer = urls(settings, "initial-advertise-peer-urls")?;
+        let advertise_peer = urls(settings, "initial-advertise-peer-urls");
         let initial_cluster = match settings.text("initial-cluster") {
             "" => Cluster::single(&name, &advertise_peer),
             text => Cluster::parse(text).expect("checked when it was read"),
         };
+        let data_directory = data_directory(settings, &name)?;
+        let listen_client = listen(settings, "listen-client-urls")?;
+        let listen_peer = listen(settings, "listen-peer-urls")?;
         let config = Self {
-            data_directory: data_directory(settings, &name)?,
+            client_tls: tls::client(settings, &data_directory, &listen_client)?,
+            peer_tls: tls::peer(settings, &data_directory, &listen_peer)?,
+            data_directory,
             name,
-            listen_client: addresses(settings, "listen-client-urls")?,
-            listen_peer: addresses(settings, "listen-peer-urls")?,
-            listen_metrics: addresses(settings, "listen-metrics-urls")?,
-            advertise_client_urls: urls(settings, "advertise-client-urls")?.into_vec(),
+            listen_client,
+            listen_peer,
+            listen_metrics: listen(settings, "listen-metrics-urls")?,
+            advertise_client_urls: urls(settings, "advertise-client-urls").into_vec(),
             initial_advertise_peer_urls: advertise_peer.into_vec(),
             initial_cluster,
             joins_existing: settings.text("initial-cluster-state") == "existing",
@@ -128,14 +139,15 @@ impl Config {
         };
         config.check_timing()?;
         config.check_bootstrap()?;
-        let warnings = config.warnings();
+        config.check_tls()?;
+        let mut warnings = config.warnings();
+        warnings.extend(config.tls_warnings(settings));
         Ok((config, warnings))
     }
 
     /// What the server is started with.
     pub fn into_server(self) -> ServerConfig {
         let node = NodeConfig {
-            listen_peer: self.listen_peer,
             initial_advertise_peer_urls: self.initial_advertise_peer_urls,
             initial_cluster: self
                 .initial_cluster
@@ -162,6 +174,9 @@ impl Config {
         };
         ServerConfig {
             listen_metrics: self.listen_metrics,
+            listen_peer: self.listen_peer,
+            client_tls: self.client_tls,
+            peer_tls: self.peer_tls,
             max_request_bytes: self.max_request_bytes,
             max_txn_ops: self.max_txn_ops,
             max_concurrent_streams: self.max_concurrent_streams,
@@ -262,19 +277,15 @@ fn check_advertised(settings: &Settings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn urls(settings: &Settings, flag: &str) -> Result<Urls, ConfigError> {
-    let urls = Urls::parse(settings.text(flag)).expect("checked when it was read");
-    match urls.not_http() {
-        Some(url) => error(format!("--{flag}: {url} is not plain http, and TLS is not built yet")),
-        None => Ok(urls),
-    }
+fn urls(settings: &Settings, flag: &str) -> Urls {
+    Urls::parse(settings.text(flag)).expect("checked when it was read")
 }
 
-fn addresses(settings: &Settings, flag: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+fn listen(settings: &Settings, flag: &str) -> Result<Vec<ListenUrl>, ConfigError> {
     if settings.text(flag).is_empty() {
         return Ok(Vec::new());
     }
-    urls(settings, flag)?.addresses().map_err(|reason| ConfigError(format!("--{flag}: {reason}")))
+    urls(settings, flag).listen().map_err(|reason| ConfigError(format!("--{flag}: {reason}")))
 }
 
 /// The folder as an absolute path, so that a later change of folder cannot move it.

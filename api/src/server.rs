@@ -15,12 +15,15 @@ use holdfast_raft::{Node, NodeConfig, OpenError, Seams};
 use rand::RngExt;
 use tokio::sync::watch;
 
-use crate::acceptor::{Acceptor, Http2, Purpose, bind};
+use crate::acceptor::{Acceptor, Door, Http2};
 use crate::access::Rules;
 use crate::admit::Limits;
+use crate::doors::{self, Doors};
 use crate::exit::ExitCell;
+use crate::net::ListenUrl;
 use crate::pool::Pool;
 use crate::services::Shared;
+use crate::tls::{TlsError, TlsSettings};
 
 pub use crate::exit::Exit;
 
@@ -32,9 +35,15 @@ pub struct ServerConfig {
     /// The node's part.
     pub node: NodeConfig,
     /// Where clients connect.
-    pub listen_client: Vec<SocketAddr>,
+    pub listen_client: Vec<ListenUrl>,
     /// Where health is served as well, even before the member is ready.
-    pub listen_metrics: Vec<SocketAddr>,
+    pub listen_metrics: Vec<ListenUrl>,
+    /// Where other members connect; when empty, the node binds its own addresses.
+    pub listen_peer: Vec<ListenUrl>,
+    /// How, where a client URL is secure.
+    pub client_tls: TlsSettings,
+    /// The same for members' URLs, in both directions.
+    pub peer_tls: TlsSettings,
     /// `--max-request-bytes`.
     pub max_request_bytes: u32,
     /// `--max-txn-ops`.
@@ -57,11 +66,14 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// A configuration of etcd's defaults for the clients of `node` at `listen_client`.
-    pub fn new(node: NodeConfig, listen_client: Vec<SocketAddr>) -> Self {
+    pub fn new(node: NodeConfig, listen_client: Vec<ListenUrl>) -> Self {
         Self {
             node,
             listen_client,
             listen_metrics: Vec::new(),
+            listen_peer: Vec::new(),
+            client_tls: TlsSettings::default(),
+            peer_tls: TlsSettings::default(),
             max_request_bytes: 3 << 19,
             max_txn_ops: 128,
             max_concurrent_streams: u32::MAX,
@@ -97,13 +109,16 @@ pub enum StartError {
     #[error(transparent)]
     Node(#[from] OpenError),
     /// A listening socket could not be made.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {url}: {source}")]
     Listen {
         /// Where.
-        address: SocketAddr,
+        url: ListenUrl,
         /// Why.
         source: io::Error,
     },
+    /// The TLS flags or the files they name cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -132,16 +147,14 @@ impl Stopper {
 
 impl Server {
     /// Opens the node, binds, and starts to serve; clients are answered once the node is ready.
-    pub fn start(config: ServerConfig, seams: Seams) -> Result<Self, StartError> {
-        let clients = bind_all(&config.listen_client)?;
-        let health = bind_all(&config.listen_metrics)?;
-        let client_addresses =
-            clients.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<_>>()?;
+    pub fn start(config: ServerConfig, mut seams: Seams) -> Result<Self, StartError> {
+        let doors = Doors::open(&config)?;
+        let client_addresses = doors.client_addresses();
+        doors::open_peers(&config, &mut seams)?;
         let exit = Arc::new(ExitCell::default());
         let stop = Arc::new(watch::Sender::new(false));
         let (opened, open) = std::sync::mpsc::channel();
-        let conductor =
-            Conductor { config, clients, health, exit: exit.clone(), stop: stop.clone() };
+        let conductor = Conductor { config, doors, exit: exit.clone(), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("raft".to_owned());
         let conductor = thread.spawn(move || conductor.run(seams, &opened))?;
         let stopper = Stopper { stop };
@@ -176,18 +189,10 @@ impl Drop for Server {
     }
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, StartError> {
-    let bound = addresses
-        .iter()
-        .map(|&address| bind(address).map_err(|source| StartError::Listen { address, source }));
-    bound.collect()
-}
-
 /// What the Raft thread needs to run the node and everything around it.
 struct Conductor {
     config: ServerConfig,
-    clients: Vec<std::net::TcpListener>,
-    health: Vec<std::net::TcpListener>,
+    doors: Doors,
     exit: Arc<ExitCell>,
     stop: Arc<watch::Sender<bool>>,
 }
@@ -212,8 +217,7 @@ impl Conductor {
 
     async fn conduct(mut self, node: Node, tell: impl Fn(Result<(), StartError>)) {
         let started = self.shared(&node).and_then(|shared| {
-            let health = std::mem::take(&mut self.health);
-            let health = health.into_iter().map(|l| (l, Purpose::Health)).collect::<Vec<_>>();
+            let health = std::mem::take(&mut self.doors.health);
             // Health checks are few: one runtime serves them, apart from the clients'.
             let runtimes = usize::from(!health.is_empty());
             Ok((self.serve(&shared, health, runtimes)?, shared))
@@ -237,13 +241,8 @@ impl Conductor {
         self.exit.set(Exit::Stopped);
     }
 
-    fn serve(
-        &self,
-        shared: &Shared,
-        listeners: Vec<(std::net::TcpListener, Purpose)>,
-        runtimes: usize,
-    ) -> io::Result<Acceptor> {
-        Acceptor::start(listeners, runtimes, shared, self.config.http2(), self.stop.subscribe())
+    fn serve(&self, shared: &Shared, doors: Vec<Door>, runtimes: usize) -> io::Result<Acceptor> {
+        Acceptor::start(doors, runtimes, shared, self.config.http2(), self.stop.subscribe())
     }
 
     /// Serves clients from the moment the node is ready until the stop.
@@ -252,18 +251,21 @@ impl Conductor {
         let mut clients = None;
         let serving = async {
             node.wait_ready().await;
-            let listeners = std::mem::take(&mut self.clients);
-            let listeners = listeners.into_iter().map(|l| (l, Purpose::Clients)).collect();
+            let doors = std::mem::take(&mut self.doors.clients);
             let runtimes = self.config.runtimes.unwrap_or_else(cores);
-            match self.serve(shared, listeners, runtimes) {
+            match self.serve(shared, doors, runtimes) {
                 Ok(acceptor) => clients = Some(acceptor),
                 Err(error) => {
                     let what = format!("cannot serve clients: {error}");
                     self.exit.set(Exit::Fatal(holdfast_store::Fatal::new(what)));
                 }
             }
-            for address in &self.config.listen_client {
-                tracing::info!(%address, "ready to serve client requests");
+            for url in &self.config.listen_client {
+                tracing::info!(
+                    address = url.address(),
+                    secure = url.is_secure,
+                    "ready to serve client requests"
+                );
             }
             crate::systemd::ready();
             std::future::pending::<()>().await;
@@ -296,7 +298,7 @@ impl Conductor {
     }
 }
 
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -84,7 +84,7 @@ const NO_AUTO_COMPACTION: &str =
     "compacting by itself is not built yet, history grows until a client compacts it";
 const NO_V2: &str = "the v2 API does not exist in this server";
 const NO_PROXY: &str = "the v2 proxy does not exist in this server";
-const TLS: &str = "TLS is not built yet, connections are plain text";
+const NO_SELF: &str = "this member does not connect to itself";
 const AUTH: &str = "users and roles are not built yet";
 
 const fn row(
@@ -169,30 +169,30 @@ pub const SERVER: &[Flag] = &[
     row("Clustering", "auto-compaction-mode", OneOf(&["periodic", "revision"]), "periodic", None(NO_AUTO_COMPACTION), "Unit of that history."),
     row("Clustering", "v2-deprecation", Text, "write-only", None(NO_V2), "Phase of the v2 store."),
 
-    row("Security", "cert-file", Text, "", Refused(TLS), "Certificate for clients."),
-    row("Security", "key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "client-cert-auth", Bool, "false", Refused(TLS), "Ask clients for a certificate."),
-    row("Security", "client-cert-file", Text, "", Refused(TLS), "Certificate of this member as a client."),
-    row("Security", "client-key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "client-crl-file", Text, "", Refused(TLS), "Revoked client certificates."),
-    row("Security", "client-cert-allowed-hostname", Text, "", Refused(TLS), "Names permitted in client certificates."),
-    row("Security", "trusted-ca-file", Text, "", Refused(TLS), "Authorities for client certificates."),
-    row("Security", "auto-tls", Bool, "false", Refused(TLS), "Make a certificate for clients."),
-    row("Security", "peer-cert-file", Text, "", Refused(TLS), "Certificate for other members."),
-    row("Security", "peer-key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "peer-client-cert-auth", Bool, "false", Refused(TLS), "Ask other members for a certificate."),
-    row("Security", "peer-client-cert-file", Text, "", Refused(TLS), "Certificate of this member towards others."),
-    row("Security", "peer-client-key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "peer-trusted-ca-file", Text, "", Refused(TLS), "Authorities for other members' certificates."),
-    row("Security", "peer-cert-allowed-cn", Text, "", Refused(TLS), "Names permitted in other members' certificates."),
-    row("Security", "peer-cert-allowed-hostname", Text, "", Refused(TLS), "Host names permitted in other members' certificates."),
-    row("Security", "peer-auto-tls", Bool, "false", Refused(TLS), "Make a certificate for other members."),
-    row("Security", "peer-crl-file", Text, "", Refused(TLS), "Revoked member certificates."),
-    row("Security", "cipher-suites", Text, "", Refused(TLS), "Permitted cipher suites."),
-    row("Security", "tls-max-version", Text, "", Refused(TLS), "Newest TLS version."),
-    row("Security", "tls-min-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "TLS1.2", Refused(TLS), "Oldest TLS version."),
-    row("Security", "self-signed-cert-validity", Uint, "1", None(TLS), "Years a self-made certificate is valid."),
-    row("Security", "peer-skip-client-san-verification", Bool, "false", None(TLS), "Do not check the names in other members' certificates."),
+    row("Security", "cert-file", Text, "", Works, "Certificate for clients."),
+    row("Security", "key-file", Text, "", Works, "Key of that certificate."),
+    row("Security", "client-cert-auth", Bool, "false", Works, "Ask clients for a certificate."),
+    row("Security", "client-cert-file", Text, "", None(NO_SELF), "Certificate of this member as a client."),
+    row("Security", "client-key-file", Text, "", None(NO_SELF), "Key of that certificate."),
+    row("Security", "client-crl-file", Text, "", Works, "Revoked client certificates."),
+    row("Security", "client-cert-allowed-hostname", Text, "", Works, "Names permitted in client certificates."),
+    row("Security", "trusted-ca-file", Text, "", Works, "Authorities for client certificates."),
+    row("Security", "auto-tls", Bool, "false", Works, "Make a certificate for clients."),
+    row("Security", "peer-cert-file", Text, "", Works, "Certificate for other members."),
+    row("Security", "peer-key-file", Text, "", Works, "Key of that certificate."),
+    row("Security", "peer-client-cert-auth", Bool, "false", Works, "Ask other members for a certificate."),
+    row("Security", "peer-client-cert-file", Text, "", Works, "Certificate of this member towards others."),
+    row("Security", "peer-client-key-file", Text, "", Works, "Key of that certificate."),
+    row("Security", "peer-trusted-ca-file", Text, "", Works, "Authorities for other members' certificates."),
+    row("Security", "peer-cert-allowed-cn", Text, "", Works, "Names permitted in other members' certificates."),
+    row("Security", "peer-cert-allowed-hostname", Text, "", Works, "Host names permitted in other members' certificates."),
+    row("Security", "peer-auto-tls", Bool, "false", Works, "Make a certificate for other members."),
+    row("Security", "peer-crl-file", Text, "", Works, "Revoked member certificates."),
+    row("Security", "cipher-suites", Text, "", Works, "Permitted cipher suites."),
+    row("Security", "tls-max-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "", Works, "Newest TLS version."),
+    row("Security", "tls-min-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "TLS1.2", Works, "Oldest TLS version."),
+    row("Security", "self-signed-cert-validity", Uint, "1", Works, "Years a self-made certificate is valid."),
+    row("Security", "peer-skip-client-san-verification", Bool, "false", Works, "Do not check the names in other members' certificates."),
     row("Security", "cors", Text, "*", Works, "Origins permitted for browsers."),
     row("Security", "host-whitelist", Text, "*", Works, "Host names permitted in HTTP requests without TLS."),
 

@@ -198,10 +198,6 @@ fn an_experimental_name_is_the_flag_it_became() {
 #[test]
 fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
     for text in [
-        "--cert-file=/x",
-        "--peer-trusted-ca-file=/x",
-        "--client-cert-auth",
-        "--auto-tls=true",
         "--auth-token=jwt,pub-key=x",
         "--force-new-cluster",
         "--config-file=/x",
@@ -212,10 +208,9 @@ fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
         let flag = text.split('=').next().expect("a flag");
         assert!(error.starts_with(&format!("{flag} cannot be honoured")), "{error}");
     }
-    let settings =
-        settings(&["--client-cert-auth=false", "--cert-file=", "--auth-token=simple"], &[]);
+    let settings = settings(&["--force-new-cluster=false", "--auth-token=simple"], &[]);
     assert!(settings.warnings().is_empty());
-    assert!(matches!(failure(&[], &[("ETCD_CERT_FILE", "/x")]), ArgumentError::Refused(_)));
+    assert!(matches!(failure(&[], &[("ETCD_WAL_DIR", "/x")]), ArgumentError::Refused(_)));
 }
 
 #[test]

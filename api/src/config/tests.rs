@@ -17,8 +17,9 @@ fn the_defaults_are_etcds() {
     assert_eq!(config.name, "default");
     assert!(config.data_directory.is_absolute());
     assert!(config.data_directory.ends_with("default.etcd"));
-    assert_eq!(config.listen_client, ["127.0.0.1:2379".parse().unwrap()]);
-    assert_eq!(config.listen_peer, ["127.0.0.1:2380".parse().unwrap()]);
+    assert_eq!(config.listen_client, [ListenUrl::parse("http://localhost:2379").unwrap()]);
+    assert_eq!(config.listen_peer, [ListenUrl::parse("http://localhost:2380").unwrap()]);
+    assert!(config.client_tls.is_empty() && config.peer_tls.is_empty());
     assert!(config.listen_metrics.is_empty());
     assert_eq!(config.advertise_client_urls, ["http://localhost:2379"]);
     assert_eq!(config.initial_cluster, Cluster::parse("default=http://localhost:2380").unwrap());
@@ -80,8 +81,23 @@ fn settings_that_do_not_fit_are_refused_in_etcds_words() {
         ),
         (
             &["--listen-peer-urls=https://127.0.0.1:1"],
-            "--listen-peer-urls: https://127.0.0.1:1 is not plain http, and TLS is not built yet",
+            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
         ),
+        (
+            &["--listen-metrics-urls=https://127.0.0.1:1"],
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+             https://127.0.0.1:1 with HTTPS scheme",
+        ),
+        (&["--cert-file=/c"], "KeyFile and CertFile must both be present[key: , cert: /c]"),
+        (
+            &["--peer-cert-allowed-cn=a,b", "--peer-cert-allowed-hostname=h"],
+            "AllowedCN and AllowedHostname are mutually exclusive (cn=\"a,b\", hostname=\"h\")",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (&["--cipher-suites=X"], "unexpected TLS cipher suite \"X\""),
         (
             &["--watch-progress-notify-interval=10ms"],
             "--watch-progress-notify-interval[10ms] is too short, and should be at least 100ms",

@@ -15,6 +15,8 @@ type Options struct {
 	Members int
 	NoFsync bool
 	Args    []string
+	// ClientTLS and PeerTLS make the URLs https; the certificates are flags in Args.
+	ClientTLS, PeerTLS bool
 }
 
 // Cluster is a set of members on loopback that share one token.
@@ -62,7 +64,8 @@ func prepare(server Server, options Options) (*Cluster, error) {
 	}
 	c := &Cluster{Server: server, directory: directory}
 	for i := range max(options.Members, 1) {
-		member := &Member{Name: fmt.Sprintf("m%d", i+1), server: server}
+		member := &Member{Name: fmt.Sprintf("m%d", i+1), server: server,
+			clientScheme: scheme(options.ClientTLS), peerScheme: scheme(options.PeerTLS)}
 		if member.ClientPort, err = freePort(); err != nil {
 			return nil, err
 		}
@@ -77,6 +80,13 @@ func prepare(server Server, options Options) (*Cluster, error) {
 		member.args = c.arguments(member, options)
 	}
 	return c, nil
+}
+
+func scheme(tls bool) string {
+	if tls {
+		return "https"
+	}
+	return "http"
 }
 
 func (c *Cluster) arguments(member *Member, options Options) []string {
