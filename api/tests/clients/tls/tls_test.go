@@ -209,6 +209,13 @@ func TestCertificatesAreReplacedAndRevokedWhileRunning(t *testing.T) {
 		Args: append(clientFlags(a, server), "--client-crl-file="+a.revoke())})
 	member := c.Members[0]
 	works(t, connect(t, a.config(&bad), member.ClientURL()))
+	// Another authority beside the first, and a certificate of it.
+	other := newAuthority(t)
+	both, err := os.ReadFile(other.file())
+	must(t, err)
+	first, err := os.ReadFile(a.file())
+	must(t, err)
+	must(t, os.WriteFile(a.file(), append(first, both...), 0o600))
 	a.revoke(bad)
 	next := a.issue("server", subject{name: "server"})
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
@@ -226,6 +233,12 @@ func TestCertificatesAreReplacedAndRevokedWhileRunning(t *testing.T) {
 	fails(t, a.config(&bad), member.ClientURL())
 	logged(t, member, "rejected connection on client endpoint", "transport: certificate serial", "revoked")
 	works(t, connect(t, a.config(&good), member.ClientURL()))
+	if !c.Server.IsEtcd() {
+		// etcd reads its authorities when it starts.
+		config, stranger := a.config(nil), other.issue("stranger", subject{name: "stranger"})
+		config.GetClientCertificate = other.config(&stranger).GetClientCertificate
+		works(t, connect(t, config, member.ClientURL()))
+	}
 }
 
 func TestCertificatesMadeByTheMembers(t *testing.T) {
@@ -256,6 +269,33 @@ func TestPermittedNames(t *testing.T) {
 		connection.Close()
 	}
 	logged(t, c.Members[0], "rejected connection on peer endpoint", "client certificate authentication failed")
+}
+
+func TestPermittedHostnames(t *testing.T) {
+	a := newAuthority(t)
+	server := a.issue("server", subject{name: "server"})
+	c := cluster.Start(t, cluster.Target(t), cluster.Options{ClientTLS: true,
+		Args: append(clientFlags(a, server), "--client-cert-allowed-hostname=localhost")})
+	works(t, connect(t, a.config(&server), urls(c)...))
+	nameless := a.issue("nameless", subject{name: "localhost", noAddress: true})
+	fails(t, a.config(&nameless), c.Members[0].ClientURL())
+	logged(t, c.Members[0], "rejected connection on client endpoint", "client certificate authentication failed")
+}
+
+// Connections that say nothing hold up nobody.
+func TestSilentConnections(t *testing.T) {
+	a := newAuthority(t)
+	server := a.issue("server", subject{name: "server"})
+	c := cluster.Start(t, cluster.Target(t), cluster.Options{ClientTLS: true, PeerTLS: true,
+		Args: append(clientFlags(a, server), peerFlags(a, server)...)})
+	for range 200 {
+		for _, port := range []int{c.Members[0].ClientPort, c.Members[0].PeerPort} {
+			connection, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			must(t, err)
+			defer connection.Close()
+		}
+	}
+	works(t, connect(t, a.config(&server), urls(c)...))
 }
 
 func TestWhatCannotStart(t *testing.T) {
