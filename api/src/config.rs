@@ -73,6 +73,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// Between progress notifications to idle watchers.
     pub watch_progress_interval: Duration,
+    /// Whether calls are timed.
+    pub extensive_metrics: bool,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
 }
@@ -116,6 +118,7 @@ impl Config {
             keepalive_interval: settings.duration("grpc-keepalive-interval"),
             keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
             watch_progress_interval: settings.duration("watch-progress-notify-interval"),
+            extensive_metrics: settings.text("metrics") == "extensive",
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
         };
         config.check_timing()?;
@@ -160,6 +163,7 @@ impl Config {
             keepalive_interval: self.keepalive_interval,
             keepalive_timeout: self.keepalive_timeout,
             watch_progress_interval: self.watch_progress_interval,
+            extensive_metrics: self.extensive_metrics,
             ..ServerConfig::new(node, self.listen_client)
         }
     }

@@ -20,6 +20,7 @@ pub mod leader;
 pub mod lease;
 pub mod logging;
 pub mod maintenance;
+mod metrics;
 pub mod pool;
 pub mod program;
 pub mod recipes;

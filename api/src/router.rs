@@ -12,6 +12,7 @@ use holdfast_proto::etcdserverpb::{
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
+use crate::metrics::tally::Call;
 use crate::recipes::{self, as_from_a_client, election, lock};
 use crate::rpc::{self, Body, Receiver, unary};
 use crate::services::Services;
@@ -23,6 +24,11 @@ pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Respo
     if request.version() != Version::HTTP_2 || !rpc::is_grpc(request.headers()) {
         return Box::pin(endpoints::serve(services, request)).await;
     }
+    let call = Call::start(&services.tally, request.uri().path());
+    call.answered(dispatch(services, request).await)
+}
+
+async fn dispatch(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
     let limit = services.shared.limits.receive_bytes();
     // Learners serve some ranges; whether this one is known only after it is decoded.
     let is_range = request.uri().path() == RANGE;

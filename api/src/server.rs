@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::acceptor::{Acceptor, Http2, Purpose, bind};
 use crate::admit::Limits;
 use crate::exit::ExitCell;
+use crate::metrics::tally::Tallies;
 use crate::pool::Pool;
 use crate::services::Shared;
 
@@ -50,6 +51,8 @@ pub struct ServerConfig {
     pub runtimes: Option<usize>,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
+    /// `--metrics=extensive`: calls are timed.
+    pub extensive_metrics: bool,
 }
 
 impl ServerConfig {
@@ -67,6 +70,7 @@ impl ServerConfig {
             watch_progress_interval: Duration::from_secs(10 * 60),
             runtimes: None,
             etcd_version: crate::version::ETCD_VERSION,
+            extensive_metrics: false,
         }
     }
 
@@ -284,6 +288,7 @@ impl Conductor {
             pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
+            tallies: Tallies::new(config.extensive_metrics),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
             quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),

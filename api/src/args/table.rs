@@ -202,8 +202,8 @@ pub const SERVER: &[Flag] = &[
     row("Auth", "auth-token-ttl", Uint, "300", None(AUTH), "Seconds a token is valid."),
 
     row("Monitoring and logging", "enable-pprof", Bool, "false", None(NOT_BUILT), "Serve profiles."),
-    row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", None(NOT_BUILT), "Detail of the metrics."),
-    row("Monitoring and logging", "listen-metrics-urls", OptionalUrls, "", Works, "URLs to serve health checks on, beside the client URLs."),
+    row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", Works, "Detail of the metrics: extensive ones time every call."),
+    row("Monitoring and logging", "listen-metrics-urls", OptionalUrls, "", Works, "URLs to serve metrics and health checks on, beside the client URLs."),
     row("Monitoring and logging", "logger", OneOf(&["zap"]), "zap", Works, "Kind of log; only zap."),
     row("Monitoring and logging", "log-outputs", Text, "default", Works, "stderr, stdout, default (stderr) or files, comma-separated."),
     row("Monitoring and logging", "log-level", OneOf(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]), "info", Works, "Least level to log."),
