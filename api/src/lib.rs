@@ -8,6 +8,7 @@ pub mod admit;
 pub mod args;
 pub mod bell;
 pub mod cluster;
+pub mod compactor;
 pub mod config;
 pub mod convert;
 pub mod dev;

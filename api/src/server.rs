@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::acceptor::{Acceptor, Http2, Purpose, bind};
 use crate::admit::Limits;
+use crate::compactor::{self, Retention};
 use crate::exit::ExitCell;
 use crate::metrics::tally::Tallies;
 use crate::pool::Pool;
@@ -51,6 +52,10 @@ pub struct ServerConfig {
     pub runtimes: Option<usize>,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
+    /// `--auto-compaction-retention`; none when it is off.
+    pub auto_compaction: Option<Retention>,
+    /// `--warning-unary-request-duration`.
+    pub warning_unary_request_duration: Duration,
     /// `--metrics=extensive`: calls are timed.
     pub extensive_metrics: bool,
 }
@@ -70,6 +75,8 @@ impl ServerConfig {
             watch_progress_interval: Duration::from_secs(10 * 60),
             runtimes: None,
             etcd_version: crate::version::ETCD_VERSION,
+            auto_compaction: None,
+            warning_unary_request_duration: Duration::from_millis(300),
             extensive_metrics: false,
         }
     }
@@ -224,6 +231,10 @@ impl Conductor {
         };
         tell(Ok(()));
         let progress = tokio::spawn(progress(node.clone(), self.config.watch_progress_interval));
+        let compacting = self
+            .config
+            .auto_compaction
+            .map(|retention| tokio::spawn(compactor::run(node.clone(), retention)));
         let clients = self.until_stopped(&node, &shared).await;
         let drain = tokio::task::spawn_blocking(move || {
             health.join();
@@ -233,6 +244,7 @@ impl Conductor {
             tracing::error!("waiting for connections failed");
         }
         progress.abort();
+        compacting.inspect(tokio::task::JoinHandle::abort);
         node.shutdown().await;
         self.exit.set(Exit::Stopped);
     }
@@ -288,7 +300,7 @@ impl Conductor {
             pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
-            tallies: Tallies::new(config.extensive_metrics),
+            tallies: Tallies::new(config.extensive_metrics, config.warning_unary_request_duration),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
             quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),

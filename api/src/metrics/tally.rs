@@ -5,12 +5,12 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use holdfast_store::measure::{Counter, Distribution, Histogram};
 use http::Response;
 
-use super::methods::{CODES, COUNT, HANDLING, Method};
+use super::methods::{CODES, COUNT, Flow, HANDLING, Method};
 use crate::rpc::{Body, PREFIX};
 
 /// The counters of one runtime.
@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     methods: [OfMethod; COUNT],
     sent_bytes: Counter,
     received_bytes: Counter,
+    /// `--warning-unary-request-duration`.
+    expected: Duration,
     /// Events sent to watchers.
     pub(crate) events: Counter,
     /// Ranges read outside of the log.
@@ -35,10 +37,11 @@ struct OfMethod {
 }
 
 /// The tallies of all runtimes.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Tallies {
     all: Arc<Mutex<Vec<Arc<Tally>>>>,
     extensive: bool,
+    expected: Duration,
 }
 
 thread_local! {
@@ -46,9 +49,10 @@ thread_local! {
 }
 
 impl Tallies {
-    /// None as yet; `extensive` ones also time every call.
-    pub(crate) fn new(extensive: bool) -> Self {
-        Self { all: Arc::default(), extensive }
+    /// None as yet; `extensive` ones also tell how long calls take. Unary calls that take longer
+    /// than is `expected` are told of in the log.
+    pub(crate) fn new(extensive: bool, expected: Duration) -> Self {
+        Self { all: Arc::default(), extensive, expected }
     }
 
     /// A tally for the calling thread, which is to be a runtime's.
@@ -60,6 +64,7 @@ impl Tallies {
             }),
             sent_bytes: Counter::default(),
             received_bytes: Counter::default(),
+            expected: self.expected,
             events: Counter::default(),
             ranges: Counter::default(),
         });
@@ -138,8 +143,7 @@ pub(crate) fn received(method: Option<Method>, bytes: usize) {
 pub(crate) struct Call {
     tally: Arc<Tally>,
     method: Option<Method>,
-    /// Only where it is asked for.
-    started: Option<Instant>,
+    started: Instant,
     is_over: bool,
     frames: Frames,
 }
@@ -148,12 +152,10 @@ impl Call {
     /// Counts a call that begins.
     pub(crate) fn start(tally: &Arc<Tally>, path: &str) -> Self {
         let method = Method::of(path);
-        let mut started = None;
         if let Some(method) = method {
-            let counted = &tally.methods[method.index()];
-            counted.started.add_alone(1);
-            started = counted.handling.is_some().then(Instant::now);
+            tally.methods[method.index()].started.add_alone(1);
         }
+        let started = Instant::now();
         Self { tally: tally.clone(), method, started, is_over: false, frames: Frames::default() }
     }
 
@@ -186,8 +188,12 @@ impl Call {
         let Some(method) = self.method else { return };
         let counted = &self.tally.methods[method.index()];
         counted.handled[code.min(CODES.len() - 1)].add_alone(1);
-        if let (Some(handling), Some(started)) = (&counted.handling, self.started) {
-            handling.observe(started.elapsed());
+        let took = self.started.elapsed();
+        if let Some(handling) = &counted.handling {
+            handling.observe(took);
+        }
+        if took > self.tally.expected && method.flow() == Flow::Unary {
+            warn(method, took, code);
         }
     }
 
@@ -208,6 +214,17 @@ impl Drop for Call {
             self.end(tonic::Code::Cancelled as usize);
         }
     }
+}
+
+/// Tells of a call that took long, as etcd does; the request's content is not kept for it.
+#[cold]
+fn warn(method: Method, took: Duration, code: usize) {
+    tracing::warn!(
+        "time spent" = ?took,
+        "response type" = method.path(),
+        code = CODES[code.min(CODES.len() - 1)],
+        "request stats"
+    );
 }
 
 /// Counts the messages in a stream of bytes, wherever the bytes are cut.
@@ -252,8 +269,8 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc;
     use crate::status::Error;
-    use crate::{metrics::methods::Flow, rpc};
     use bytes::Bytes;
 
     fn put(tallies: &Tallies) -> MethodSums {
@@ -263,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_call_ends_in_one_code() {
-        let tallies = Tallies::new(true);
+        let tallies = Tallies::new(true, Duration::from_secs(60));
         let tally = tallies.open();
         let start = || Call::start(&tally, "/etcdserverpb.KV/Put");
         received(Method::of("/etcdserverpb.KV/Put"), 7);
