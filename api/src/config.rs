@@ -10,6 +10,7 @@ use holdfast_raft::{ClusterState, NodeConfig};
 
 use crate::access::{Names, Rules};
 use crate::args::Settings;
+use crate::compactor::Retention;
 use crate::net::ListenUrl;
 use crate::server::ServerConfig;
 use crate::tls::TlsSettings;
@@ -82,6 +83,14 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     /// For requests that are not gRPC.
     pub http: Rules,
+    /// How much history is kept without anybody asking; none to keep everything.
+    pub auto_compaction: Option<Retention>,
+    /// When a request is warned about.
+    pub warning_unary_request_duration: Duration,
+    /// When an apply is warned about.
+    pub warning_apply_duration: Duration,
+    /// Whether calls are timed.
+    pub extensive_metrics: bool,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
 }
@@ -135,6 +144,10 @@ impl Config {
                 origins: Names::parse(settings.text("cors")),
                 hosts: Names::parse(settings.text("host-whitelist")),
             },
+            auto_compaction: retention(settings),
+            warning_unary_request_duration: settings.duration("warning-unary-request-duration"),
+            warning_apply_duration: settings.duration("warning-apply-duration"),
+            extensive_metrics: settings.text("metrics") == "extensive",
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
         };
         config.check_timing()?;
@@ -170,6 +183,7 @@ impl Config {
             unsafe_no_fsync: self.unsafe_no_fsync,
             pre_vote: self.pre_vote,
             block_cache_bytes: self.block_cache_bytes,
+            warning_apply_duration: self.warning_apply_duration,
             ..NodeConfig::new(self.name, self.data_directory)
         };
         ServerConfig {
@@ -184,6 +198,9 @@ impl Config {
             keepalive_timeout: self.keepalive_timeout,
             watch_progress_interval: self.watch_progress_interval,
             http: self.http,
+            auto_compaction: self.auto_compaction,
+            warning_unary_request_duration: self.warning_unary_request_duration,
+            extensive_metrics: self.extensive_metrics,
             ..ServerConfig::new(node, self.listen_client)
         }
     }
@@ -303,6 +320,24 @@ fn quota(bytes: i64) -> Option<u64> {
         0 => Some(QUOTA_DEFAULT_BYTES),
         _ => u64::try_from(bytes).ok(),
     }
+}
+
+/// A bare number is revisions in one mode and hours in the other; etcd reads a duration in the mode
+/// of revisions as nanoseconds, and so a number of revisions.
+fn retention(settings: &Settings) -> Option<Retention> {
+    let text = settings.text("auto-compaction-retention");
+    let by_revision = settings.text("auto-compaction-mode") == "revision";
+    let retention = match (text.parse::<u32>(), by_revision) {
+        (Ok(revisions), true) => Retention::Revisions(i64::from(revisions)),
+        (Ok(hours), false) => Retention::Period(60 * 60 * Duration::from_secs(1) * hours),
+        (Err(_), true) => {
+            let period = settings.duration("auto-compaction-retention").as_nanos();
+            Retention::Revisions(i64::try_from(period).unwrap_or(i64::MAX))
+        }
+        (Err(_), false) => Retention::Period(settings.duration("auto-compaction-retention")),
+    };
+    let is_off = matches!(retention, Retention::Revisions(0) | Retention::Period(Duration::ZERO));
+    (!is_off).then_some(retention)
 }
 
 /// Whether the folder already holds a member's log, so that the flags about bootstrapping no

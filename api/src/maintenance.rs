@@ -9,16 +9,18 @@ use holdfast_proto::etcdserverpb::{
     alarm_request::AlarmAction,
 };
 
+use holdfast_store::{Reader, Sizes};
+
 use crate::services::Services;
 use crate::status::{Error, STATUS_NO_LEADER};
 
 /// What an empty store takes: clients divide by the size.
-const EMPTY_BYTES: i64 = 4096;
+const EMPTY_BYTES: u64 = 4096;
 
 /// What this member knows of itself.
 pub fn status(services: &Services) -> StatusResponse {
     let status = services.node().status();
-    let sizes = services.reader.sizes();
+    let sizes = sizes(&services.reader);
     let errors = match status.leader {
         Some(_) => Vec::new(),
         None => vec![STATUS_NO_LEADER.to_owned()],
@@ -26,7 +28,7 @@ pub fn status(services: &Services) -> StatusResponse {
     StatusResponse {
         header: Some(services.headers.at(services.reader.visible())),
         version: services.shared.etcd_version.to_owned(),
-        db_size: saturated(sizes.total_bytes.max(sizes.in_use_bytes)).max(EMPTY_BYTES),
+        db_size: saturated(sizes.total_bytes),
         leader: status.leader.unwrap_or(0),
         raft_index: status.committed_index,
         raft_term: status.term,
@@ -38,6 +40,12 @@ pub fn status(services: &Services) -> StatusResponse {
         db_size_quota: services.shared.quota_bytes,
         downgrade_info: Some(DowngradeInfo::default()),
     }
+}
+
+/// How much the store holds, as clients and metrics are told.
+pub(crate) fn sizes(reader: &Reader) -> Sizes {
+    let Sizes { total_bytes, in_use_bytes } = reader.sizes();
+    Sizes { total_bytes: total_bytes.max(in_use_bytes).max(EMPTY_BYTES), in_use_bytes }
 }
 
 fn saturated(bytes: u64) -> i64 {

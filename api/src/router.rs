@@ -11,6 +11,7 @@ use holdfast_proto::etcdserverpb::{
 };
 use http::{Request, Response, Version};
 
+use crate::metrics::tally::Call;
 use crate::recipes::{self, as_from_a_client, election, lock};
 use crate::rpc::{self, Body, Incoming, Receiver, unary};
 use crate::services::Services;
@@ -30,6 +31,11 @@ pub async fn serve(
 
 /// Answers a gRPC call.
 pub async fn call(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
+    let call = Call::start(&services.tally, request.uri().path());
+    call.answered(dispatch(services, request).await)
+}
+
+async fn dispatch(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
     let limit = services.shared.limits.receive_bytes();
     // Learners serve some ranges; whether this one is known only after it is decoded.
     let is_range = request.uri().path() == RANGE;

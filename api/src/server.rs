@@ -18,8 +18,10 @@ use tokio::sync::watch;
 use crate::acceptor::{Acceptor, Door, Http2};
 use crate::access::Rules;
 use crate::admit::Limits;
+use crate::compactor::{self, Retention};
 use crate::doors::{self, Doors};
 use crate::exit::ExitCell;
+use crate::metrics::tally::Tallies;
 use crate::net::ListenUrl;
 use crate::pool::Pool;
 use crate::services::Shared;
@@ -62,6 +64,12 @@ pub struct ServerConfig {
     pub runtimes: Option<usize>,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
+    /// `--auto-compaction-retention`; none when it is off.
+    pub auto_compaction: Option<Retention>,
+    /// `--warning-unary-request-duration`.
+    pub warning_unary_request_duration: Duration,
+    /// `--metrics=extensive`: calls are timed.
+    pub extensive_metrics: bool,
 }
 
 impl ServerConfig {
@@ -83,6 +91,9 @@ impl ServerConfig {
             http: Rules::default(),
             runtimes: None,
             etcd_version: crate::version::ETCD_VERSION,
+            auto_compaction: None,
+            warning_unary_request_duration: Duration::from_millis(300),
+            extensive_metrics: false,
         }
     }
 
@@ -228,6 +239,10 @@ impl Conductor {
         };
         tell(Ok(()));
         let progress = tokio::spawn(progress(node.clone(), self.config.watch_progress_interval));
+        let compacting = self
+            .config
+            .auto_compaction
+            .map(|retention| tokio::spawn(compactor::run(node.clone(), retention)));
         let clients = self.until_stopped(&node, &shared).await;
         let drain = tokio::task::spawn_blocking(move || {
             health.join();
@@ -237,6 +252,7 @@ impl Conductor {
             tracing::error!("waiting for connections failed");
         }
         progress.abort();
+        compacting.inspect(tokio::task::JoinHandle::abort);
         node.shutdown().await;
         self.exit.set(Exit::Stopped);
     }
@@ -291,6 +307,7 @@ impl Conductor {
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
             http: Arc::new(config.http.clone()),
+            tallies: Tallies::new(config.extensive_metrics, config.warning_unary_request_duration),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
             quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),

@@ -12,6 +12,7 @@ use crate::bell::Bells;
 use crate::exit::{Exit, ExitCell};
 use crate::header::Headers;
 use crate::leader::{self, Raised};
+use crate::metrics::tally::{Tallies, Tally};
 use crate::pool::Pool;
 use crate::status::Error;
 use crate::turns::Turns;
@@ -29,6 +30,8 @@ pub struct Shared {
     pub stopping: watch::Receiver<bool>,
     /// Where a reason to exit goes.
     pub exit: Arc<ExitCell>,
+    /// What the runtimes count.
+    pub(crate) tallies: Tallies,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
     /// The shortest lease that is granted, in seconds.
@@ -55,6 +58,8 @@ pub struct Services {
     pub bells: Bells,
     /// Has this runtime's big answers take turns.
     pub turns: Arc<Turns>,
+    /// What this runtime counts.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Services {
@@ -68,6 +73,7 @@ impl Services {
             headers: Headers::new(node.clone()),
             bells: Bells::default(),
             turns: Arc::default(),
+            tally: shared.tallies.open(),
             shared,
         }
     }

@@ -14,7 +14,7 @@ use holdfast_proto::etcdserverpb::{
     WatchCreateRequest, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion,
 };
 use holdfast_store::WatchStream;
-use holdfast_store::watch::{StreamLimits, WatchSpec};
+use holdfast_store::watch::{Delivery, StreamLimits, WatchSpec};
 
 use crate::bell::Bell;
 use crate::leader::Raised;
@@ -95,6 +95,9 @@ impl Watch {
         let mut gathered = BytesMut::new();
         while gathered.len() < GATHERED_BYTES {
             let Some(delivery) = self.stream.next(DELIVERY_BYTES) else { break };
+            if let Delivery::Events { events, .. } = &delivery {
+                self.services.tally.events.add_alone(events.len() as u64);
+            }
             let revision = self.services.reader.revision();
             let response = response::of(delivery, &self.services.headers, revision);
             rpc::put_message(&mut gathered, &response);

@@ -7,10 +7,12 @@
 //! first, and then keys can be read as of after the entry while it is being carried out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_store::command::{Change, LEVEL_CURRENT};
 use holdfast_store::{Context, Fatal, Frozen, Position, ReceivedCheckpoint, State};
 use openraft::EntryPayload;
+use tokio::time::Instant;
 
 use crate::checkpoint::membership_bytes;
 use crate::entry::{Batch, LogEntry};
@@ -19,19 +21,28 @@ use crate::port::{Applied, Mail};
 use crate::shared::Shared;
 use crate::types::{Entry, StoredMembership, position};
 
+mod slow;
+
 /// The owner of the state.
 pub(crate) struct Applier {
     state: State,
     shared: Arc<Shared>,
     answers: Vec<(Ticket, Mail)>,
+    /// A proposal that takes longer is told of in the log.
+    expected: Duration,
     /// A planted fault, until it has struck.
     apply_twice: bool,
 }
 
 impl Applier {
-    pub(crate) fn new(state: State, shared: Arc<Shared>, apply_twice: bool) -> Self {
+    pub(crate) fn new(
+        state: State,
+        shared: Arc<Shared>,
+        expected: Duration,
+        apply_twice: bool,
+    ) -> Self {
         shared.status.set_applied(state.applied().index);
-        Self { state, shared, answers: Vec::new(), apply_twice }
+        Self { state, shared, answers: Vec::new(), expected, apply_twice }
     }
 
     /// Where the state stands, and the membership in force there.
@@ -91,9 +102,10 @@ impl Applier {
     }
 
     fn apply_proposals(&mut self, position: Position, entry: &LogEntry) -> Result<(), Fatal> {
-        let Self { shared, state, .. } = self;
+        let Self { shared, state, expected, .. } = self;
         let identity = shared.identity;
         let mut left = entry.proposals.len();
+        let mut started = Instant::now();
         for proposal in &entry.proposals {
             left -= 1;
             let ours = proposal.origin == identity.member_id && proposal.nonce == shared.nonce;
@@ -108,6 +120,12 @@ impl Applier {
             } else {
                 state.apply(&context, &proposal.command)?
             };
+            let ended = Instant::now();
+            if ended - started > *expected {
+                shared.counts.slow_applies.add(1);
+                slow::warn(ended - started, *expected, position, proposal, &outcome);
+            }
+            started = ended;
             if ours {
                 let applied = Applied { outcome, term: position.term, index: position.index };
                 let ticket = Ticket(proposal.sequence);

@@ -57,6 +57,8 @@ pub struct NodeConfig {
     pub pre_vote: bool,
     /// Memory for cached blocks.
     pub block_cache_bytes: u64,
+    /// `--warning-apply-duration`.
+    pub warning_apply_duration: Duration,
 }
 
 impl NodeConfig {
@@ -81,6 +83,7 @@ impl NodeConfig {
             unsafe_no_fsync: false,
             pre_vote: true,
             block_cache_bytes: 64 << 20,
+            warning_apply_duration: Duration::from_millis(100),
         }
     }
 

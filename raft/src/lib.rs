@@ -8,6 +8,7 @@ mod barrier;
 mod checkpoint;
 mod claim;
 mod config;
+mod counts;
 mod directory;
 mod entry;
 mod error;
@@ -42,6 +43,7 @@ mod work;
 pub use config::{
     ClusterState, Connect, Connection, Io, Listen, NodeConfig, Plants, Seams, Workers,
 };
+pub use counts::{LogSize, NodeCounts, PeerCounts};
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
 pub use error::{LeaseError, OpenError, ProposeError, ReadBarrierError};
 pub use identity::Identity;

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{NodeConfig, Seams};
+use crate::counts::{LogSize, NodeCounts};
 use crate::directory::Lock;
 use crate::error::OpenError;
 use crate::identity::Identity;
@@ -23,6 +24,7 @@ use crate::port::Port;
 use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::status::Status;
+use crate::wal::Wal;
 
 /// A member of the cluster, by the membership in force and what it has published of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ struct Inner {
     raft: Raft,
     keeper: Keeper,
     hub: WatchHub,
+    /// For its size: it does not keep the log's writer going.
+    wal: Wal,
     ready: watch::Sender<bool>,
     election_timeout: Duration,
     /// None once the node has stopped.
@@ -95,6 +99,27 @@ impl Node {
     /// What this member believes about its cluster.
     pub fn status(&self) -> Status {
         self.inner.shared.status.snapshot()
+    }
+
+    /// What this member has counted and timed since it started.
+    pub fn counts(&self) -> &Arc<NodeCounts> {
+        &self.inner.shared.counts
+    }
+
+    /// How many proposals of this member wait for their outcome.
+    pub fn proposals_waiting(&self) -> usize {
+        self.inner.shared.proposals_waiting()
+    }
+
+    /// How much there is of the log, and how far its disk is behind.
+    pub fn log_size(&self) -> LogSize {
+        let unflushed = self.inner.wal.unflushed();
+        LogSize {
+            segments: self.inner.wal.segments(),
+            written_bytes: self.inner.keeper.log_bytes(),
+            unflushed_bytes: unflushed.bytes,
+            unflushed_age: unflushed.age,
+        }
     }
 
     /// The members, by id.

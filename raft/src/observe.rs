@@ -76,7 +76,7 @@ fn look(shared: &Shared, raft: &Raft) {
         acknowledged => Evidence::Quorum(acknowledged.map(|at| at.elapsed())),
     };
     shared.set_membership(server.membership_config.clone());
-    shared.status.observe(&Observation {
+    let elected = shared.status.observe(&Observation {
         leadership: Leadership { term: server.vote.leader_id.term, leader: server.current_leader },
         learner: server.state == ServerState::Learner,
         last_index: data.last_log.map_or(0, |log_id| log_id.index),
@@ -84,4 +84,5 @@ fn look(shared: &Shared, raft: &Raft) {
         purged_index: data.purged.map_or(0, |log_id| log_id.index),
         evidence,
     });
+    shared.counts.leader_changes.add(u64::from(elected));
 }

@@ -124,7 +124,11 @@ impl Port {
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let (ticket, answer) = self.shared.submit(command)?;
         let _forget = Forget { port: &self.shared, ticket };
-        answer.await.unwrap_or(Err(ProposeError::Stopped))
+        let result = answer.await.unwrap_or(Err(ProposeError::Stopped));
+        if result.is_err() {
+            self.shared.node.counts.proposals_failed.add(1);
+        }
+        result
     }
 
     /// Returns once the published revision includes every write acknowledged before the call.
@@ -214,6 +218,11 @@ impl PortShared {
         if wake {
             self.bell.notify_one();
         }
+    }
+
+    pub(crate) fn proposals_waiting(&self) -> usize {
+        let local = self.lock();
+        local.waiting.len() - local.leases_waiting
     }
 
     /// Has the driver look, though nothing has come.

@@ -13,6 +13,7 @@ mod lease;
 mod load;
 mod maintain;
 mod manifest;
+pub mod measure;
 mod open;
 mod options;
 mod outcome;
@@ -30,6 +31,7 @@ mod view;
 pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
+pub use cache::CacheFacts;
 pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
 pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};

@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::cache::CacheFacts;
 use crate::command::{MemberAttributes, OperationKind, Range, Txn};
+use crate::index::KeyRange;
 use crate::lease::{LeaseEvent, LeaseInfo};
+use crate::measure::Counts;
 use crate::state::shared::Shared;
 use crate::txn::Path;
 use crate::view::{View, read_record};
@@ -196,6 +199,23 @@ impl Reader {
     /// The semantics level in force.
     pub fn level(&self) -> u32 {
         self.shared.facts().level
+    }
+
+    /// What was counted since the store was opened.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// How many keys are alive.
+    pub fn keys(&self) -> i64 {
+        let mut budget = usize::MAX;
+        let (index, at) = (self.shared.index(), self.shared.visible());
+        index.count(&KeyRange::everything(), None, at, &mut budget).0
+    }
+
+    /// How the block cache fares.
+    pub fn cache(&self) -> CacheFacts {
+        self.shared.records.cache()
     }
 
     /// How much the store holds.

@@ -241,6 +241,9 @@ impl State {
         let view = self.view();
         let path = txn::choose(&view, txn)?;
         txn::check(&view, txn, &path)?;
+        if txn::branch(txn, &path).len() > 1 {
+            self.shared.counts.txns.add_alone(1);
+        }
         self.write(|write| execute_txn(write, context, txn, &path))
     }
 
@@ -275,6 +278,7 @@ impl State {
         if !self.shared.leases().grant(LeaseInfo { id, ttl, remaining_ttl: 0 }) {
             return Err(Rejected::LeaseExists);
         }
+        self.shared.counts.leases_granted.add_alone(1);
         Ok(Response::LeaseGrant { id, ttl })
     }
 
@@ -302,6 +306,8 @@ impl State {
             }
         })?;
         self.shared.leases().revoke(revoke.id);
+        self.shared.counts.leases_revoked.add_alone(1);
+        self.shared.counts.leases_expired.add_alone(u64::from(term != 0));
         Ok(Response::Done)
     }
 
@@ -375,6 +381,7 @@ fn execute_txn(
                 execute_txn(write, context, txn, path)?
             }
             Some(OperationKind::Range(range)) if context.respond => {
+                write.count_range();
                 Response::Range(range::execute(&write.view(), range).map_err(no_refusal)?)
             }
             Some(OperationKind::Range(_)) => Response::Range(RangeResult::default()),

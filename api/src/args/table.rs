@@ -36,6 +36,8 @@ pub enum Kind {
     Duration,
     /// Anything.
     Text,
+    /// A whole number or a duration.
+    Retention,
     /// URLs, comma-separated, at least one.
     Urls,
     /// URLs, comma-separated, or nothing.
@@ -72,7 +74,8 @@ pub fn find(flags: &'static [Flag], name: &str) -> Option<&'static Flag> {
 
 use Effect::{Alias, None, Refused, Removed, Works};
 use Kind::{
-    Bool, Cluster, Duration, Gates, Ignored, Int, OneOf, OptionalUrls, Text, Uint, Uint32, Urls,
+    Bool, Cluster, Duration, Gates, Ignored, Int, OneOf, OptionalUrls, Retention, Text, Uint,
+    Uint32, Urls,
 };
 
 const NOT_BUILT: &str = "it is not built yet";
@@ -80,8 +83,6 @@ const NO_NEED: &str = "there is nothing to set in this server";
 const ONE_FOLDER: &str = "the log lies in the data directory, and cannot lie elsewhere yet";
 const ALWAYS_REUSED: &str = "listeners always set SO_REUSEADDR";
 const NO_DISCOVERY: &str = "discovery is not built yet, give --initial-cluster";
-const NO_AUTO_COMPACTION: &str =
-    "compacting by itself is not built yet, history grows until a client compacts it";
 const NO_V2: &str = "the v2 API does not exist in this server";
 const NO_PROXY: &str = "the v2 proxy does not exist in this server";
 const NO_SELF: &str = "this member does not connect to itself";
@@ -165,8 +166,8 @@ pub const SERVER: &[Flag] = &[
     row("Clustering", "discovery-srv-name", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
     row("Clustering", "strict-reconfig-check", Bool, "true", None(NOT_BUILT), "Refuse changes of membership that would lose the quorum."),
     row("Clustering", "pre-vote", Bool, "true", Works, "Ask for votes before raising the term."),
-    row("Clustering", "auto-compaction-retention", Text, "0", None(NO_AUTO_COMPACTION), "History to keep when compacting by itself."),
-    row("Clustering", "auto-compaction-mode", OneOf(&["periodic", "revision"]), "periodic", None(NO_AUTO_COMPACTION), "Unit of that history."),
+    row("Clustering", "auto-compaction-retention", Retention, "0", Works, "History to keep when compacting by itself: hours, a duration, or revisions; 0 compacts nothing."),
+    row("Clustering", "auto-compaction-mode", OneOf(&["periodic", "revision"]), "periodic", Works, "Unit of that history."),
     row("Clustering", "v2-deprecation", Text, "write-only", None(NO_V2), "Phase of the v2 store."),
 
     row("Security", "cert-file", Text, "", Works, "Certificate for clients."),
@@ -201,16 +202,16 @@ pub const SERVER: &[Flag] = &[
     row("Auth", "auth-token-ttl", Uint, "300", None(AUTH), "Seconds a token is valid."),
 
     row("Monitoring and logging", "enable-pprof", Bool, "false", None(NOT_BUILT), "Serve profiles."),
-    row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", None(NOT_BUILT), "Detail of the metrics."),
-    row("Monitoring and logging", "listen-metrics-urls", OptionalUrls, "", Works, "URLs to serve health checks on, beside the client URLs."),
+    row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", Works, "Detail of the metrics: extensive ones time every call."),
+    row("Monitoring and logging", "listen-metrics-urls", OptionalUrls, "", Works, "URLs to serve metrics and health checks on, beside the client URLs."),
     row("Monitoring and logging", "logger", OneOf(&["zap"]), "zap", Works, "Kind of log; only zap."),
     row("Monitoring and logging", "log-outputs", Text, "default", Works, "stderr, stdout, default (stderr) or files, comma-separated."),
     row("Monitoring and logging", "log-level", OneOf(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]), "info", Works, "Least level to log."),
     row("Monitoring and logging", "log-format", OneOf(&["json", "console"]), "json", Works, "Form of a log line."),
     row("Monitoring and logging", "enable-log-rotation", Bool, "false", None(NOT_BUILT), "Rotate the log file."),
     row("Monitoring and logging", "log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", None(NOT_BUILT), "How to rotate."),
-    row("Monitoring and logging", "warning-apply-duration", Duration, "100ms", None(NOT_BUILT), "Warn about an apply that takes longer."),
-    row("Monitoring and logging", "warning-unary-request-duration", Duration, "300ms", None(NOT_BUILT), "Warn about a request that takes longer."),
+    row("Monitoring and logging", "warning-apply-duration", Duration, "100ms", Works, "Warn about an apply that takes longer."),
+    row("Monitoring and logging", "warning-unary-request-duration", Duration, "300ms", Works, "Warn about a request that takes longer."),
     row("Monitoring and logging", "enable-distributed-tracing", Bool, "false", None(NOT_BUILT), "Send traces."),
     row("Monitoring and logging", "distributed-tracing-address", Text, "localhost:4317", None(NOT_BUILT), "Where to send traces."),
     row("Monitoring and logging", "distributed-tracing-service-name", Text, "etcd", None(NOT_BUILT), "Service named in traces."),
@@ -233,6 +234,9 @@ pub const SERVER: &[Flag] = &[
     row("Other", "config-file", Text, "", Refused(NOT_BUILT), "Read all settings from a file."),
 
     row("Older names", "experimental-bootstrap-defrag-threshold-megabytes", Uint, "0", Alias("bootstrap-defrag-threshold-megabytes"), ""),
+    row("Older names", "experimental-backend-bbolt-freelist-type", OneOf(&["map", "array"]), "map", Alias("backend-bbolt-freelist-type"), ""),
+    row("Older names", "experimental-wait-cluster-ready-timeout", Duration, "5s", None(NO_NEED), ""),
+    row("Older names", "wait-cluster-ready-timeout", Duration, "5s", None(NO_NEED), ""),
     row("Older names", "experimental-compact-hash-check-time", Duration, "1m0s", Alias("compact-hash-check-time"), ""),
     row("Older names", "experimental-compaction-batch-limit", Int, "1000", Alias("compaction-batch-limit"), ""),
     row("Older names", "experimental-compaction-sleep-interval", Duration, "10ms", Alias("compaction-sleep-interval"), ""),

@@ -43,6 +43,26 @@ fn the_defaults_are_etcds() {
 }
 
 #[test]
+fn retention_is_hours_or_a_duration_or_revisions() {
+    let hour = Duration::from_secs(3600);
+    let rows: &[(&[&str], Option<Retention>)] = &[
+        (&[], None),
+        (&["--auto-compaction-retention=0"], None),
+        (&["--auto-compaction-retention=1"], Some(Retention::Period(hour))),
+        (&["--auto-compaction-retention=30m"], Some(Retention::Period(hour / 2))),
+        (&["--auto-compaction-mode=revision"], None),
+        (
+            &["--auto-compaction-mode=revision", "--auto-compaction-retention=1000"],
+            Some(Retention::Revisions(1000)),
+        ),
+    ];
+    for (flags, expected) in rows {
+        let (config, _) = resolve(flags).expect("valid");
+        assert_eq!(config.auto_compaction, *expected, "{flags:?}");
+    }
+}
+
+#[test]
 fn a_named_member_alone_is_its_own_initial_cluster() {
     let flags = ["--name=m1", "--initial-advertise-peer-urls=http://10.0.0.1:1"];
     let (config, _) = resolve(&flags).expect("valid");

@@ -35,6 +35,7 @@ pub async fn range(
     if !request.serializable {
         services.port.key_barrier().await?;
     }
+    services.tally.ranges.add_alone(1);
     let range = convert::range(request);
     if is_single_key(&range) {
         match services.reader.get(&range.key, Effort::Inline) {

@@ -77,7 +77,10 @@ impl LeaseDesk {
         let now = Instant::now();
         Ok(match question {
             LeaseQuestion::KeepAlive(id) => match clock.keep_alive(id, now) {
-                KeepAlive::Renewed(ttl) => Looked::Answer(LeaseAnswer::KeepAlive(ttl)),
+                KeepAlive::Renewed(ttl) => {
+                    self.shared.counts.leases_renewed.add(1);
+                    Looked::Answer(LeaseAnswer::KeepAlive(ttl))
+                }
                 KeepAlive::Gone => Looked::Absent,
                 KeepAlive::Ending => Looked::Ending,
                 KeepAlive::CommitFirst => Looked::CommitFirst,

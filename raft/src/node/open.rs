@@ -69,7 +69,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     // Before the first peer calls.
     shared.look_at_members();
     let gate = Gate::new(identity, incarnations(&shared));
-    let peers = Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout));
+    let counts = shared.counts.clone();
+    let peers =
+        Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout, counts));
     let holds = Holds::default();
     let rotten = Arc::new(Notify::new());
     let network = Network {
@@ -84,6 +86,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let machine = ground.machine.clone();
     let settings = Arc::new(settings(&config, identity.cluster_id)?);
     let log = ground.log.clone();
+    let wal = log.wal();
     let raft = Raft::new(identity.member_id, settings, network, ground.log, ground.machine).await;
     let raft = raft.map_err(Fatal::new)?;
     let desk = LeaseDesk::new(shared.clone(), shared.open_port());
@@ -124,6 +127,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         raft,
         keeper: machine.keeper,
         hub: ground.hub,
+        wal,
         ready,
         election_timeout: config.election_timeout,
         tasks: Mutex::new(Some((tasks, stop_server))),
@@ -185,7 +189,12 @@ fn lay_ground(
     let log = open_log(config, seams, directory, &shared)?;
     reach::check(maintainer.manifests().last(), log.ends(), identity.incarnation)?;
     let facts = log.facts();
-    let applier = Applier::new(state, shared.clone(), seams.plants.apply_twice);
+    let applier = Applier::new(
+        state,
+        shared.clone(),
+        config.warning_apply_duration,
+        seams.plants.apply_twice,
+    );
     let applier = Actor::start("holdfast-apply", seams.workers, applier);
     let (keeper, keeping) = Keeper::new(KeeperParts {
         maintainer,
@@ -210,12 +219,14 @@ fn open_log(
     shared: &Arc<Shared>,
 ) -> Result<Log, OpenError> {
     let failing = shared.clone();
+    let counts = shared.counts.clone();
     let log = Log::open(
         seams.files.clone(),
         &config.data_directory,
         seams.workers,
         config.unsafe_no_fsync,
         shared.sole.clone(),
+        move |took| counts.wal_fsync.observe(took),
         move |failure| failing.fail(Fatal::new(failure)),
     );
     let log = log.map_err(Fatal::new)?;
@@ -327,7 +338,7 @@ fn incoming(listener: Box<dyn Listen>) -> impl Stream<Item = std::io::Result<Pee
             // Out of file descriptors, most likely; it passes.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Some((accepted.map(PeerIo), listener))
+        Some((accepted.map(PeerIo::accepted), listener))
     })
 }
 

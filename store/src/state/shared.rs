@@ -22,6 +22,7 @@ use bytes::Bytes;
 use crate::command::MemberAttributes;
 use crate::index::Index;
 use crate::lease::LeaseTable;
+use crate::measure::Counts;
 use crate::reader::registry::Registry;
 use crate::record::RecordHeader;
 use crate::watch::EventSource;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     epoch: AtomicU64,
     swept: AtomicI64,
+    pub(crate) counts: Counts,
     waiting: Mutex<Waiting>,
 }
 
@@ -68,6 +70,7 @@ impl Shared {
             registry: Registry::default(),
             epoch: AtomicU64::new(0),
             swept: AtomicI64::new(-1),
+            counts: Counts::default(),
             waiting: Mutex::default(),
         }
     }
