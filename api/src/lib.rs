@@ -7,6 +7,7 @@ pub mod acceptor;
 pub mod admit;
 pub mod args;
 pub mod bell;
+pub mod bolt;
 pub mod cluster;
 pub mod config;
 pub mod convert;
