@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use holdfast_proto::etcdserverpb::{
-    DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest, StatusRequest,
+    DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest, SnapshotRequest,
+    StatusRequest,
 };
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -16,7 +17,7 @@ use crate::recipes::{self, as_from_a_client, election, lock};
 use crate::rpc::{self, Body, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{cluster, grpc_health, http as endpoints, kv, lease, maintenance, watch};
+use crate::{cluster, grpc_health, http as endpoints, kv, lease, maintenance, snapshot, watch};
 
 /// Answers any request on the client port.
 pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
@@ -25,8 +26,8 @@ pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Respo
     }
     let limit = services.shared.limits.receive_bytes();
     // Learners serve some ranges; whether this one is known only after it is decoded.
-    let is_range = request.uri().path() == RANGE;
-    if let Err(error) = services.check_call(request.headers(), is_range) {
+    let served_by_learners = matches!(request.uri().path(), RANGE | SNAPSHOT);
+    if let Err(error) = services.check_call(request.headers(), served_by_learners) {
         return check_failed(&services, request.uri().path(), error);
     }
     match request.uri().path() {
@@ -42,6 +43,7 @@ pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Respo
 }
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 async fn range(
     services: &Arc<Services>,
@@ -130,6 +132,7 @@ async fn rarest(
             let defragment = |DefragmentRequest {}, _| async { Ok(maintenance::defragment()) };
             unary(request, limit, defragment).await
         }
+        SNAPSHOT => snapshot(services, request, limit).await,
         "/etcdserverpb.Maintenance/Alarm" => {
             unary(request, limit, |r, _| async move { maintenance::alarm(s, r) }).await
         }
@@ -204,6 +207,21 @@ async fn range_stream(
     };
     match pages.await {
         Ok(pages) => rpc::stream_response(pages),
+        Err(error) => rpc::error_response(&error),
+    }
+}
+
+async fn snapshot(
+    services: Arc<Services>,
+    request: Request<Incoming>,
+    limit: usize,
+) -> Response<Body> {
+    let sending = async {
+        let SnapshotRequest {} = rpc::decode(rpc::receive_one(request, limit).await?)?;
+        snapshot::snapshot(services).await
+    };
+    match sending.await {
+        Ok(sending) => rpc::stream_response(sending),
         Err(error) => rpc::error_response(&error),
     }
 }

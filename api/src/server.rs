@@ -20,6 +20,7 @@ use crate::admit::Limits;
 use crate::exit::ExitCell;
 use crate::pool::Pool;
 use crate::services::Shared;
+use crate::snapshot::Desk;
 
 pub use crate::exit::Exit;
 
@@ -282,6 +283,7 @@ impl Conductor {
                 txn_ops: config.max_txn_ops as usize,
             },
             pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
+            snapshots: Arc::new(Desk::new(config.node.data_directory.clone())),
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
             etcd_version: config.etcd_version,

@@ -12,6 +12,7 @@ use crate::exit::{Exit, ExitCell};
 use crate::header::Headers;
 use crate::leader::{self, Raised};
 use crate::pool::Pool;
+use crate::snapshot::Desk;
 use crate::status::Error;
 use crate::turns::Turns;
 
@@ -24,6 +25,8 @@ pub struct Shared {
     pub limits: Limits,
     /// For work that is too long for a connection runtime.
     pub pool: Pool,
+    /// Where snapshots are asked for.
+    pub snapshots: Arc<Desk>,
     /// Raised when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,
     /// Where a reason to exit goes.

@@ -3,11 +3,14 @@
 mod backend;
 mod blocks;
 mod cache;
+mod check;
 pub mod command;
 mod disk;
 pub mod files;
 mod frame;
 mod hash;
+mod history;
+mod import;
 mod index;
 mod lease;
 mod load;
@@ -30,6 +33,9 @@ mod view;
 pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
+pub use check::{Checked, check};
+pub use history::History;
+pub use import::{Import, ImportError, Imported};
 pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
 pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};

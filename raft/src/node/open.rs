@@ -123,6 +123,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         shared,
         raft,
         keeper: machine.keeper,
+        applier: machine.applier,
         hub: ground.hub,
         ready,
         election_timeout: config.election_timeout,

@@ -15,6 +15,9 @@ type Options struct {
 	Members int
 	NoFsync bool
 	Args    []string
+	// Before is called when names, ports and directories are known and nothing
+	// runs yet.
+	Before func(*Cluster) error
 }
 
 // Cluster is a set of members on loopback that share one token.
@@ -48,7 +51,13 @@ func Launch(server Server, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.startAll(); err != nil {
+	if options.Before != nil {
+		err = options.Before(c)
+	}
+	if err == nil {
+		err = c.startAll()
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -77,6 +86,20 @@ func prepare(server Server, options Options) (*Cluster, error) {
 		member.args = c.arguments(member, options)
 	}
 	return c, nil
+}
+
+// RestoreArgs are the flags that make a member's data directory of a snapshot,
+// etcdutl's and ours.
+func (c *Cluster) RestoreArgs(member *Member) []string {
+	var kept []string
+	for _, argument := range c.arguments(member, Options{}) {
+		for _, name := range []string{"name", "data-dir", "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-token"} {
+			if strings.HasPrefix(argument, "--"+name+"=") {
+				kept = append(kept, argument)
+			}
+		}
+	}
+	return kept
 }
 
 func (c *Cluster) arguments(member *Member, options Options) []string {
