@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use holdfast_proto::etcdserverpb::{
-    DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest, StatusRequest,
+    DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest, SnapshotRequest,
+    StatusRequest,
 };
 use http::{Request, Response, Version};
 
@@ -16,7 +17,7 @@ use crate::recipes::{self, as_from_a_client, election, lock};
 use crate::rpc::{self, Body, Incoming, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{access, cluster, grpc_health, kv, lease, maintenance, watch};
+use crate::{access, cluster, grpc_health, kv, lease, maintenance, snapshot, watch};
 
 /// Answers any request on the client port.
 pub async fn serve(
@@ -38,8 +39,8 @@ pub async fn call(services: Arc<Services>, request: Request<Incoming>) -> Respon
 async fn dispatch(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
     let limit = services.shared.limits.receive_bytes();
     // Learners serve some ranges; whether this one is known only after it is decoded.
-    let is_range = request.uri().path() == RANGE;
-    if let Err(error) = services.check_call(request.headers(), is_range) {
+    let served_by_learners = matches!(request.uri().path(), RANGE | SNAPSHOT);
+    if let Err(error) = services.check_call(request.headers(), served_by_learners) {
         return check_failed(&services, request.uri().path(), error);
     }
     match request.uri().path() {
@@ -55,6 +56,7 @@ async fn dispatch(services: Arc<Services>, request: Request<Incoming>) -> Respon
 }
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 async fn range(
     services: &Arc<Services>,
@@ -143,6 +145,7 @@ async fn rarest(
             let defragment = |DefragmentRequest {}, _| async { Ok(maintenance::defragment()) };
             unary(request, limit, defragment).await
         }
+        SNAPSHOT => snapshot(services, request, limit).await,
         "/etcdserverpb.Maintenance/Alarm" => {
             unary(request, limit, |r, _| async move { maintenance::alarm(s, r) }).await
         }
@@ -217,6 +220,21 @@ async fn range_stream(
     };
     match pages.await {
         Ok(pages) => rpc::stream_response(pages),
+        Err(error) => rpc::error_response(&error),
+    }
+}
+
+async fn snapshot(
+    services: Arc<Services>,
+    request: Request<Incoming>,
+    limit: usize,
+) -> Response<Body> {
+    let sending = async {
+        let SnapshotRequest {} = rpc::decode(rpc::receive_one(request, limit).await?)?;
+        snapshot::snapshot(services).await
+    };
+    match sending.await {
+        Ok(sending) => rpc::stream_response(sending),
         Err(error) => rpc::error_response(&error),
     }
 }

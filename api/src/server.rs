@@ -25,6 +25,7 @@ use crate::metrics::tally::Tallies;
 use crate::net::ListenUrl;
 use crate::pool::Pool;
 use crate::services::Shared;
+use crate::snapshot::Desk;
 use crate::tls::{TlsError, TlsSettings};
 
 pub use crate::exit::Exit;
@@ -304,6 +305,7 @@ impl Conductor {
                 txn_ops: config.max_txn_ops as usize,
             },
             pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
+            snapshots: Arc::new(Desk::new(config.node.data_directory.clone())),
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
             http: Arc::new(config.http.clone()),

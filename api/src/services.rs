@@ -14,6 +14,7 @@ use crate::header::Headers;
 use crate::leader::{self, Raised};
 use crate::metrics::tally::{Tallies, Tally};
 use crate::pool::Pool;
+use crate::snapshot::Desk;
 use crate::status::Error;
 use crate::turns::Turns;
 
@@ -26,6 +27,8 @@ pub struct Shared {
     pub limits: Limits,
     /// For work that is too long for a connection runtime.
     pub pool: Pool,
+    /// Where snapshots are asked for.
+    pub snapshots: Arc<Desk>,
     /// Raised when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,
     /// Where a reason to exit goes.

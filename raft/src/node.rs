@@ -2,18 +2,19 @@
 
 mod found;
 mod open;
-mod plan;
-mod reach;
+pub(crate) mod plan;
+pub(crate) mod reach;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_store::{Fatal, Reader, WatchHub};
+use holdfast_store::{Fatal, History, ReadError, Reader, WatchHub};
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::apply::Applier;
 use crate::config::{NodeConfig, Seams};
 use crate::counts::{LogSize, NodeCounts};
 use crate::directory::Lock;
@@ -25,6 +26,7 @@ use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::status::Status;
 use crate::wal::Wal;
+use crate::work::Actor;
 
 /// A member of the cluster, by the membership in force and what it has published of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ struct Inner {
     shared: Arc<Shared>,
     raft: Raft,
     keeper: Keeper,
+    applier: Actor<Applier>,
     hub: WatchHub,
     /// For its size: it does not keep the log's writer going.
     wal: Wal,
@@ -89,6 +92,12 @@ impl Node {
     /// Watches on this member's state.
     pub fn hub(&self) -> &WatchHub {
         &self.inner.hub
+    }
+
+    /// The whole history of this member's state as it is now, everything that was published in it.
+    pub async fn history(&self) -> Result<History, ReadError> {
+        let frozen = self.inner.applier.call(|applier| applier.freeze()).await;
+        self.reader().history(&frozen.map_err(Fatal::new)?)
     }
 
     /// Who this member is.

@@ -3,11 +3,14 @@
 mod backend;
 mod blocks;
 mod cache;
+mod check;
 pub mod command;
 mod disk;
 pub mod files;
 mod frame;
 mod hash;
+mod history;
+mod import;
 mod index;
 mod lease;
 mod load;
@@ -32,6 +35,9 @@ pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
 pub use cache::CacheFacts;
+pub use check::{Checked, check};
+pub use history::History;
+pub use import::{Import, ImportError, Imported};
 pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
 pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};

@@ -21,7 +21,8 @@ use crate::state::shared::Shared;
 use crate::txn::Path;
 use crate::view::{View, read_record};
 use crate::{
-    Fatal, Position, RangeResult, RecordBytes, Rejected, Response, TxnPart, hash, range, txn,
+    Fatal, Frozen, History, Position, RangeResult, RecordBytes, Rejected, Response, TxnPart, hash,
+    range, txn,
 };
 
 pub use stream::RangeStream;
@@ -153,6 +154,11 @@ impl Reader {
     /// the range before it returns.
     pub fn stream(&self, range: &Range) -> Result<RangeStream, ReadError> {
         self.attempt(range.revision <= 0, |reader| RangeStream::open(reader.shared.clone(), range))
+    }
+
+    /// The whole history as of `frozen`, a copy of the state that was taken a moment ago.
+    pub fn history(&self, frozen: &Frozen) -> Result<History, ReadError> {
+        History::open(self.shared.clone(), frozen)
     }
 
     /// The hash at a revision; 0 for the published one. Reads every record of the history.

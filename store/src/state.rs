@@ -7,7 +7,7 @@
 mod restore;
 pub(crate) mod shared;
 mod sweeper;
-mod tables;
+pub(crate) mod tables;
 mod write;
 
 use std::sync::Arc;

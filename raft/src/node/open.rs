@@ -126,6 +126,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         shared,
         raft,
         keeper: machine.keeper,
+        applier: machine.applier,
         hub: ground.hub,
         wal,
         ready,

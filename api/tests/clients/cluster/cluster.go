@@ -17,6 +17,9 @@ type Options struct {
 	Args    []string
 	// ClientTLS and PeerTLS make the URLs https; the certificates are flags in Args.
 	ClientTLS, PeerTLS bool
+	// Before is called when names, ports and directories are known and nothing
+	// runs yet.
+	Before func(*Cluster) error
 }
 
 // Cluster is a set of members on loopback that share one token.
@@ -50,7 +53,13 @@ func Launch(server Server, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.startAll(); err != nil {
+	if options.Before != nil {
+		err = options.Before(c)
+	}
+	if err == nil {
+		err = c.startAll()
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -87,6 +96,20 @@ func scheme(tls bool) string {
 		return "https"
 	}
 	return "http"
+}
+
+// RestoreArgs are the flags that make a member's data directory of a snapshot,
+// etcdutl's and ours.
+func (c *Cluster) RestoreArgs(member *Member) []string {
+	var kept []string
+	for _, argument := range c.arguments(member, Options{}) {
+		for _, name := range []string{"name", "data-dir", "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-token"} {
+			if strings.HasPrefix(argument, "--"+name+"=") {
+				kept = append(kept, argument)
+			}
+		}
+	}
+	return kept
 }
 
 func (c *Cluster) arguments(member *Member, options Options) []string {
