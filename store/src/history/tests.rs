@@ -99,10 +99,22 @@ fn compaction_leaves_a_history_alone_that_is_being_read() {
     let frozen = from.state.freeze();
     let (mut whole, mut slow) = (Vec::new(), Vec::new());
     let mut first = from.reader.history(&frozen).unwrap();
-    while first.step(usize::MAX, &mut |record| Ok(whole.push(record.clone()))).unwrap() {}
+    while first
+        .step(usize::MAX, &mut |record| {
+            whole.push(record.clone());
+            Ok(())
+        })
+        .unwrap()
+    {}
     let mut second = from.reader.history(&frozen).unwrap();
     let mut index = 400;
-    while second.step(2000, &mut |record| Ok(slow.push(record.clone()))).unwrap() {
+    while second
+        .step(2000, &mut |record| {
+            slow.push(record.clone());
+            Ok(())
+        })
+        .unwrap()
+    {
         index += 2;
         apply(
             &mut from,
