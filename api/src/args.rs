@@ -11,7 +11,7 @@ mod go;
 pub mod help;
 mod settings;
 pub mod table;
-mod value;
+pub mod value;
 
 pub use settings::{Settings, Source};
 pub use value::parse_duration;

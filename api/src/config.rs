@@ -10,6 +10,7 @@ use std::time::Duration;
 use holdfast_raft::{ClusterState, NodeConfig};
 
 use crate::args::Settings;
+use crate::auth;
 use crate::server::ServerConfig;
 
 mod urls;
@@ -75,6 +76,8 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
+    /// How clients authenticate.
+    pub auth: auth::Settings,
 }
 
 /// Settings that do not fit together.
@@ -92,6 +95,8 @@ impl Config {
             "" => Cluster::single(&name, &advertise_peer),
             text => Cluster::parse(text).expect("checked when it was read"),
         };
+        let (auth, auth_warnings) = auth::Settings::resolve(settings)
+            .map_err(|reason| ConfigError(format!("--auth-token: {reason}")))?;
         let config = Self {
             data_directory: data_directory(settings, &name)?,
             name,
@@ -117,10 +122,12 @@ impl Config {
             keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
             watch_progress_interval: settings.duration("watch-progress-notify-interval"),
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
+            auth,
         };
         config.check_timing()?;
         config.check_bootstrap()?;
-        let warnings = config.warnings();
+        let mut warnings = config.warnings();
+        warnings.extend(auth_warnings);
         Ok((config, warnings))
     }
 
@@ -160,6 +167,7 @@ impl Config {
             keepalive_interval: self.keepalive_interval,
             keepalive_timeout: self.keepalive_timeout,
             watch_progress_interval: self.watch_progress_interval,
+            auth: self.auth,
             ..ServerConfig::new(node, self.listen_client)
         }
     }

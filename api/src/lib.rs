@@ -6,6 +6,7 @@
 pub mod acceptor;
 pub mod admit;
 pub mod args;
+pub mod auth;
 pub mod bell;
 pub mod cluster;
 pub mod config;

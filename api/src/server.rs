@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub watch_progress_interval: Duration,
     /// Connection runtimes; one per core when there is none.
     pub runtimes: Option<usize>,
+    /// How clients authenticate.
+    pub auth: crate::auth::Settings,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
 }
@@ -66,6 +68,7 @@ impl ServerConfig {
             keepalive_timeout: Duration::from_secs(20),
             watch_progress_interval: Duration::from_secs(10 * 60),
             runtimes: None,
+            auth: crate::auth::Settings::default(),
             etcd_version: crate::version::ETCD_VERSION,
         }
     }
@@ -275,6 +278,8 @@ impl Conductor {
 
     fn shared(&self, node: &Node) -> io::Result<Shared> {
         let config = &self.config;
+        let lifetime = config.auth.token_lifetime.as_millis();
+        node.reader().set_token_lifetime(u64::try_from(lifetime).unwrap_or(u64::MAX));
         Ok(Shared {
             node: node.clone(),
             limits: Limits {
@@ -286,6 +291,7 @@ impl Conductor {
             exit: self.exit.clone(),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
+            auth: Arc::new(config.auth.clone()),
             quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),
         })
     }

@@ -7,6 +7,7 @@ use holdfast_store::{Fatal, ReadError, Reader, WatchHub};
 use tokio::sync::watch;
 
 use crate::admit::Limits;
+use crate::auth;
 use crate::bell::Bells;
 use crate::exit::{Exit, ExitCell};
 use crate::header::Headers;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub etcd_version: &'static str,
     /// The shortest lease that is granted, in seconds.
     pub lease_ttl_min: i64,
+    /// How clients authenticate.
+    pub auth: Arc<auth::Settings>,
     /// `--quota-backend-bytes`, as `Status` tells it.
     pub quota_bytes: i64,
 }

@@ -202,7 +202,6 @@ fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
         "--peer-trusted-ca-file=/x",
         "--client-cert-auth",
         "--auto-tls=true",
-        "--auth-token=jwt,pub-key=x",
         "--force-new-cluster",
         "--config-file=/x",
         "--discovery-token=x",
