@@ -12,7 +12,7 @@ pub mod help;
 mod settings;
 pub mod table;
 mod util;
-mod value;
+pub mod value;
 
 pub use settings::{Settings, Source};
 pub use value::parse_duration;

@@ -10,6 +10,7 @@ use holdfast_raft::{ClusterState, NodeConfig};
 
 use crate::access::{Names, Rules};
 use crate::args::Settings;
+use crate::auth;
 use crate::compactor::Retention;
 use crate::net::ListenUrl;
 use crate::server::ServerConfig;
@@ -93,6 +94,8 @@ pub struct Config {
     pub extensive_metrics: bool,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
+    /// How clients authenticate.
+    pub auth: auth::Settings,
 }
 
 /// Settings that do not fit together.
@@ -113,6 +116,8 @@ impl Config {
         let data_directory = data_directory(settings, &name)?;
         let listen_client = listen(settings, "listen-client-urls")?;
         let listen_peer = listen(settings, "listen-peer-urls")?;
+        let (auth, auth_warnings) = auth::Settings::resolve(settings)
+            .map_err(|reason| ConfigError(format!("--auth-token: {reason}")))?;
         let config = Self {
             client_tls: tls::client(settings, &data_directory, &listen_client)?,
             peer_tls: tls::peer(settings, &data_directory, &listen_peer)?,
@@ -149,12 +154,14 @@ impl Config {
             warning_apply_duration: settings.duration("warning-apply-duration"),
             extensive_metrics: settings.text("metrics") == "extensive",
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
+            auth,
         };
         config.check_timing()?;
         config.check_bootstrap()?;
         config.check_tls()?;
         let mut warnings = config.warnings();
         warnings.extend(config.tls_warnings(settings));
+        warnings.extend(auth_warnings);
         Ok((config, warnings))
     }
 
@@ -201,6 +208,7 @@ impl Config {
             auto_compaction: self.auto_compaction,
             warning_unary_request_duration: self.warning_unary_request_duration,
             extensive_metrics: self.extensive_metrics,
+            auth: self.auth,
             ..ServerConfig::new(node, self.listen_client)
         }
     }

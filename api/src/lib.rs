@@ -7,6 +7,7 @@ pub mod acceptor;
 pub mod access;
 pub mod admit;
 pub mod args;
+pub mod auth;
 pub mod bell;
 pub mod bolt;
 pub mod cluster;

@@ -8,6 +8,7 @@ use holdfast_proto::etcdserverpb::{
     HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse,
     alarm_request::AlarmAction,
 };
+use holdfast_store::auth::Access;
 
 use holdfast_store::{Reader, Sizes};
 
@@ -88,6 +89,15 @@ pub async fn hash_kv(services: &Services, request: HashKvRequest) -> Result<Hash
 /// Nothing to do; the response has no header.
 pub fn defragment() -> DefragmentResponse {
     DefragmentResponse { header: None }
+}
+
+/// What a request about alarms needs: to list them a name, for the rest root.
+pub fn alarm_access(request: &AlarmRequest) -> Access<'static> {
+    if request.action == AlarmAction::Get as i32 {
+        Access::Authenticated
+    } else {
+        Access::Administer
+    }
 }
 
 /// Lists the alarms, of which there are none.

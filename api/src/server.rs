@@ -63,6 +63,8 @@ pub struct ServerConfig {
     pub http: Rules,
     /// Connection runtimes; one per core when there is none.
     pub runtimes: Option<usize>,
+    /// How clients authenticate.
+    pub auth: crate::auth::Settings,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
     /// `--auto-compaction-retention`; none when it is off.
@@ -91,6 +93,7 @@ impl ServerConfig {
             watch_progress_interval: Duration::from_secs(10 * 60),
             http: Rules::default(),
             runtimes: None,
+            auth: crate::auth::Settings::default(),
             etcd_version: crate::version::ETCD_VERSION,
             auto_compaction: None,
             warning_unary_request_duration: Duration::from_millis(300),
@@ -298,6 +301,8 @@ impl Conductor {
 
     fn shared(&self, node: &Node) -> io::Result<Shared> {
         let config = &self.config;
+        let lifetime = config.auth.token_lifetime.as_millis();
+        node.reader().set_token_lifetime(u64::try_from(lifetime).unwrap_or(u64::MAX));
         Ok(Shared {
             node: node.clone(),
             limits: Limits {
@@ -312,6 +317,7 @@ impl Conductor {
             tallies: Tallies::new(config.extensive_metrics, config.warning_unary_request_duration),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
+            auth: Arc::new(config.auth.clone()),
             quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),
         })
     }

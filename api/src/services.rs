@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::access::Rules;
 use crate::admit::Limits;
+use crate::auth;
 use crate::bell::Bells;
 use crate::exit::{Exit, ExitCell};
 use crate::header::Headers;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub lease_ttl_min: i64,
     /// For requests that are not gRPC.
     pub http: Arc<Rules>,
+    /// How clients authenticate.
+    pub auth: Arc<auth::Settings>,
     /// `--quota-backend-bytes`, as `Status` tells it.
     pub quota_bytes: i64,
 }

@@ -1,5 +1,6 @@
 //! The MVCC engine: what etcd calls the key-value store, its leases and its watches.
 
+pub mod auth;
 mod backend;
 mod blocks;
 mod cache;

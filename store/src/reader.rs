@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::authorize::authorize;
+use crate::auth::{Access, AuthRefusal, AuthTable};
 use crate::cache::CacheFacts;
-use crate::command::{MemberAttributes, OperationKind, Range, Txn};
+use crate::command::{Credentials, MemberAttributes, OperationKind, Range, Txn};
 use crate::index::KeyRange;
 use crate::lease::{LeaseEvent, LeaseInfo};
 use crate::measure::Counts;
@@ -202,6 +204,41 @@ impl Reader {
         self.shared.members().values().cloned().collect()
     }
 
+    /// Whether anybody must be asked who they are: one relaxed load.
+    pub fn auth_enabled(&self) -> bool {
+        self.shared.auth_enabled()
+    }
+
+    /// Rises with every change of who may do what.
+    pub fn auth_revision(&self) -> u64 {
+        self.shared.auth_revision()
+    }
+
+    /// Who may do what, as of the last command applied; not older than anything that can be read.
+    pub fn auth(&self) -> Arc<AuthTable> {
+        self.shared.auth()
+    }
+
+    /// Whether `who` may have `access`. Looks at every key of the leases concerned.
+    pub fn authorize(
+        &self,
+        who: Option<&Credentials>,
+        access: &Access<'_>,
+    ) -> Result<(), AuthRefusal> {
+        authorize(&self.shared.auth(), &*self.shared, who, access)
+    }
+
+    /// Whose token has this digest and was made by the entry at `index`. Using a token gives it its
+    /// whole lifetime again.
+    pub fn token_user(&self, digest: &[u8], index: u64) -> Option<Arc<str>> {
+        self.shared.tokens().user(digest, index)
+    }
+
+    /// How long a token lives that is not used.
+    pub fn set_token_lifetime(&self, milliseconds: u64) {
+        self.shared.tokens().set_lifetime(milliseconds);
+    }
+
     /// The semantics level in force.
     pub fn level(&self) -> u32 {
         self.shared.facts().level
@@ -236,9 +273,10 @@ impl Reader {
     }
 
     /// Tells the store what time it is, in any monotonic milliseconds, so that registrations of
-    /// readers older than 60 s end. To be called every second or so.
+    /// readers older than 60 s end, and tokens that were not used. To be called every second or so.
     pub fn tick(&self, now_milliseconds: u64) {
         self.shared.registry.tick(now_milliseconds);
+        self.shared.tokens().tick(now_milliseconds);
     }
 
     /// A registered view. The refusal of a revision that cannot be read comes from reading it.

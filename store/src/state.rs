@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::AuthRefusal;
+use crate::auth::authorize::{access_of, authorize};
 use crate::command::{
-    Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseCheckpoint, LeaseGrant, LeaseRevoke,
-    MemberAttributes, OperationKind, Put, RaiseLevel, Txn,
+    AuthChange, Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseCheckpoint, LeaseGrant,
+    LeaseRevoke, MemberAttributes, OperationKind, Put, RaiseLevel, Txn,
 };
 use crate::range::no_refusal;
 use crate::txn::Path;
@@ -136,6 +138,9 @@ impl State {
             )));
         }
         assert!(context.position.index > self.position.index, "entries are applied once, in order");
+        if let Err(refusal) = self.authorize(command) {
+            return Ok(Outcome { revision: self.revision, result: Err(Rejected::Auth(refusal)) });
+        }
         let result = match &command.change {
             Some(Change::DeleteRange(delete)) => self.delete_range(context, delete, meanwhile),
             Some(change) => self.apply_change(context, change),
@@ -199,6 +204,15 @@ impl State {
         }
     }
 
+    /// Whether the user in whose name the command comes may do this, as things stand here.
+    fn authorize(&self, command: &Command) -> Result<(), AuthRefusal> {
+        if !self.shared.auth_enabled() {
+            return Ok(());
+        }
+        let Some(access) = access_of(command) else { return Ok(()) };
+        authorize(&self.shared.auth(), &*self.shared, command.credentials.as_ref(), &access)
+    }
+
     fn view(&self) -> View<'_> {
         View {
             shared: &self.shared,
@@ -220,6 +234,7 @@ impl State {
             Change::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(context, checkpoint)),
             Change::MemberAttributes(attributes) => Ok(self.member_attributes(attributes)),
             Change::RaiseLevel(raise) => Ok(self.raise_level(raise)?),
+            Change::Auth(change) => Ok(self.change_auth(context, change)?),
         }
     }
 
@@ -326,6 +341,14 @@ impl State {
     fn member_attributes(&mut self, attributes: &MemberAttributes) -> Response {
         self.shared.members().insert(attributes.member, attributes.clone());
         Response::Done
+    }
+
+    /// In force at once, ahead of what is published: see [`Shared`].
+    fn change_auth(&self, context: &Context, change: &AuthChange) -> Result<Response, Rejected> {
+        if let Some(change) = &change.kind {
+            self.shared.change_auth(change, context.position.index).map_err(Rejected::Auth)?;
+        }
+        Ok(Response::Done)
     }
 
     fn raise_level(&mut self, raise: &RaiseLevel) -> Result<Response, Fatal> {

@@ -86,7 +86,6 @@ const NO_DISCOVERY: &str = "discovery is not built yet, give --initial-cluster";
 const NO_V2: &str = "the v2 API does not exist in this server";
 const NO_PROXY: &str = "the v2 proxy does not exist in this server";
 const NO_SELF: &str = "this member does not connect to itself";
-const AUTH: &str = "users and roles are not built yet";
 
 const fn row(
     group: &'static str,
@@ -197,9 +196,9 @@ pub const SERVER: &[Flag] = &[
     row("Security", "cors", Text, "*", Works, "Origins permitted for browsers."),
     row("Security", "host-whitelist", Text, "*", Works, "Host names permitted in HTTP requests without TLS."),
 
-    row("Auth", "auth-token", Text, "simple", Refused(AUTH), "Kind of token."),
-    row("Auth", "bcrypt-cost", Uint, "10", None(AUTH), "Strength of password hashes."),
-    row("Auth", "auth-token-ttl", Uint, "300", None(AUTH), "Seconds a token is valid."),
+    row("Auth", "auth-token", Text, "simple", Works, "Kind of token: simple, or jwt,sign-method=M,pub-key=F,priv-key=F,ttl=D; empty for none."),
+    row("Auth", "bcrypt-cost", Uint, "10", Works, "Strength of password hashes."),
+    row("Auth", "auth-token-ttl", Uint, "300", Works, "Seconds a simple token is valid that is not used."),
 
     row("Monitoring and logging", "enable-pprof", Bool, "false", None(NOT_BUILT), "Serve profiles."),
     row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", Works, "Detail of the metrics: extensive ones time every call."),

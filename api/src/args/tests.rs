@@ -191,7 +191,6 @@ fn an_experimental_name_is_the_flag_it_became() {
 #[test]
 fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
     for text in [
-        "--auth-token=jwt,pub-key=x",
         "--force-new-cluster",
         "--config-file=/x",
         "--discovery-token=x",

@@ -362,7 +362,7 @@ async fn publish(
 ) {
     loop {
         let change = Change::MemberAttributes(attributes.clone());
-        match port.propose(Command { change: Some(change) }).await {
+        match port.propose(Command::from(change)).await {
             Ok(_) => break,
             Err(error) => tracing::warn!(%error, "this member is not published yet"),
         }

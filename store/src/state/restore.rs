@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::auth::StoredAuth;
 use crate::command::MemberAttributes;
 use crate::index::{Index, KeyRange, Version};
 use crate::lease::LeaseTable;
@@ -53,6 +54,7 @@ impl Restorer {
         let hub_source = shared.clone();
         *shared.leases() = leases;
         *shared.members() = by_id(&self.tables);
+        shared.replace_auth(self.tables.auth()?);
         let facts = Facts { position: self.tables.position(), level: self.tables.level };
         shared.publish(self.tables.revision, facts);
         shared.publish_compacted(self.tables.compacted);
@@ -119,6 +121,7 @@ impl State {
         tables.compacted = self.compacted;
         tables.level = self.level;
         tables.members = self.shared.members().values().cloned().collect();
+        tables.auth = StoredAuth::of(&self.shared.auth());
         tables.set_position(self.position);
         tables.set_membership(self.membership.0, self.membership.1.clone());
         tables.set_leases(self.shared.leases().all());
@@ -131,6 +134,7 @@ impl State {
         let mut restorer = Restorer::new(checkpoint.tables())?;
         checkpoint.headers(&mut restorer)?;
         let leases = restorer.leases()?;
+        let auth = restorer.tables.auth()?;
         let Restorer { tables, index, .. } = restorer;
         assert!(tables.revision >= self.revision, "a checkpoint does not go back in revision");
         assert!(tables.position() > self.position, "a checkpoint does not go back in the log");
@@ -141,6 +145,8 @@ impl State {
         self.position = tables.position();
         self.membership = (tables.membership_position(), tables.membership.clone());
         let facts = Facts { position: self.position, level: self.level };
+        // First, as always: the rules are no older than what they protect.
+        self.shared.replace_auth(auth);
         self.shared.replace(index, checkpoint, self.revision, self.compacted, facts)?;
         self.shared.leases().replace(leases);
         *self.shared.members() = by_id(&tables);
