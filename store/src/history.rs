@@ -69,6 +69,11 @@ impl History {
                 let record = self.record(header)?;
                 left = left.saturating_sub(record.bytes.len().max(1));
                 each(&record)?;
+                if left == 0 {
+                    let Revision { main, sub } = record.revision;
+                    self.next = Some(Revision::new(main, sub + 1));
+                    return Ok(true);
+                }
             }
         }
         Ok(true)
