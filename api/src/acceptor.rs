@@ -166,9 +166,10 @@ fn greet(
 ) {
     let address = socket.peer_address();
     let Ok(parked) = socket.park() else { return };
-    let is_taken = handshakes.spawn(async move {
+    // One that is not taken is closed, and was logged.
+    handshakes.spawn(move |hello| async move {
         let Ok(Stream::Plain(socket)) = parked.resume() else { return };
-        match tls.accept(socket).await {
+        match tls.accept(socket, hello).await {
             Ok(Greeted { stream, identity }) => {
                 if let Ok(connection) = stream.park() {
                     deal(&seats, Accepted { connection, purpose, identity });
@@ -177,9 +178,6 @@ fn greet(
             Err(refused) => rejection::log(Endpoint::Client, address, &refused),
         }
     });
-    if !is_taken {
-        tracing::warn!("a connection was closed: too many handshakes are under way");
-    }
 }
 
 /// Gives a connection to the runtime with the fewest; one that cannot be taken is closed.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use holdfast_raft::{OpenError, Seams};
 
 use crate::acceptor::{Door, Purpose};
-use crate::net::{Handshakes, ListenUrl, Listener};
+use crate::net::{Handshakes, ListenUrl, Listener, PERMITS_MAX, Permits};
 use crate::peers::{PeerConnect, PeerListen};
+use crate::pool::give_way;
 use crate::server::{ServerConfig, StartError, cores};
 use crate::tls::{TlsClient, TlsServer, TlsSettings};
 
@@ -31,7 +32,8 @@ impl Doors {
             true => {
                 let settings = settings(config, &config.client_tls)?;
                 let tls = Arc::new(TlsServer::open(&settings)?);
-                Some((tls, Handshakes::start("greet", cores())?))
+                let permits = Permits::new("client", PERMITS_MAX);
+                Some((tls, Handshakes::start("greet", cores(), permits, give_way)?))
             }
             false => None,
         };
@@ -68,11 +70,16 @@ pub(crate) fn open_peers(config: &ServerConfig, seams: &mut Seams) -> Result<(),
         return Ok(());
     }
     let settings = settings(config, &config.peer_tls)?;
-    let handshakes = Handshakes::start("greet-peer", 1)?;
     let accepting = match listens_secure {
-        true => Some((Arc::new(TlsServer::open(&settings)?), handshakes.clone())),
+        true => {
+            let permits = Permits::new("peer", PERMITS_MAX);
+            let handshakes = Handshakes::start("greet-peer", 1, permits, give_way)?;
+            Some((Arc::new(TlsServer::open(&settings)?), handshakes))
+        }
         false => None,
     };
+    // Apart from those who come, whoever they are: an election waits for these.
+    let handshakes = Handshakes::start("meet-peer", 1, Permits::new("meet", PERMITS_MAX), || {})?;
     let connecting = Arc::new(TlsClient::open(&settings)?);
     seams.connector = Arc::new(PeerConnect::new(Some((connecting, handshakes))));
     seams.listener = Some(Box::new(PeerListen::new(bind_all(&config.listen_peer)?, accepting)));

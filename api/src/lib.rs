@@ -41,6 +41,7 @@ pub mod signals;
 pub mod snapshot;
 pub mod status;
 pub mod systemd;
+pub mod throttle;
 pub mod tls;
 pub mod turns;
 pub mod util;

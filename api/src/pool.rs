@@ -106,7 +106,7 @@ fn work(queue: &Mutex<Receiver<Job>>) {
 }
 
 /// Lowers the priority of the calling thread.
-fn give_way() {
+pub(crate) fn give_way() {
     // Elsewhere this would be the priority of the whole process.
     #[cfg(target_os = "linux")]
     if let Ok(now) = rustix::process::getpriority_process(None) {

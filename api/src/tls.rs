@@ -73,6 +73,11 @@ impl TlsSettings {
         *self == common
     }
 
+    /// Whether the other side must have a certificate, and one of any authority the system knows.
+    pub fn trusts_the_public(&self) -> bool {
+        self.client_cert_auth && self.trusted_ca_file.is_none()
+    }
+
     /// Settings that exclude each other, in etcd's words.
     pub fn check(&self) -> Result<(), TlsError> {
         if self.cert_file.is_some() != self.key_file.is_some() {

@@ -149,3 +149,33 @@ fn the_quota_has_a_default_and_an_off_switch() {
     let (_, warnings) = resolve(&["--quota-backend-bytes=8589934593"]).expect("valid");
     assert_eq!(warnings.len(), 1);
 }
+
+#[test]
+fn members_are_not_let_in_by_public_authorities() {
+    let url = "--listen-peer-urls=https://127.0.0.1:2380";
+    let pair = ["--peer-cert-file=c", "--peer-key-file=k"];
+    let given = |more: &[&'static str]| resolve(&[&[url], more].concat());
+    let asks = "--peer-client-cert-auth";
+    for refused in [
+        &[pair[0], pair[1], asks][..],
+        &["--peer-auto-tls", "--peer-trusted-ca-file=a"],
+        &["--peer-auto-tls", asks],
+    ] {
+        let reason = given(refused).expect_err("refused").to_string();
+        assert!(reason.contains("--peer-trusted-ca-file"), "{reason}");
+    }
+    for taken in [
+        &[pair[0], pair[1], asks, "--peer-trusted-ca-file=a"][..],
+        &[pair[0], pair[1], asks, "--peer-cert-allowed-cn=m"],
+        &["--peer-auto-tls"],
+    ] {
+        given(taken).expect("taken");
+    }
+    let clients =
+        ["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"];
+    let clients = [&clients[..], &["--cert-file=c", "--key-file=k", "--client-cert-auth"]].concat();
+    let warned = |warnings: &[String]| warnings.iter().any(|text| text.contains("authorities"));
+    assert!(warned(&resolve(&clients).expect("taken").1));
+    let trusting = [&clients[..], &["--trusted-ca-file=a"]].concat();
+    assert!(!warned(&resolve(&trusting).expect("taken").1));
+}

@@ -106,6 +106,24 @@ fn list(settings: &Settings, flag: &str) -> Vec<String> {
     settings.list(flag).into_iter().map(ToOwned::to_owned).collect()
 }
 
+/// Members let nobody in that the operator cannot have meant.
+fn check_trust(peer: &TlsSettings) -> Result<(), ConfigError> {
+    if peer.self_signed.is_some() && (peer.trusted_ca_file.is_some() || peer.client_cert_auth) {
+        return error(
+            "--peer-auto-tls and --peer-trusted-ca-file or --peer-client-cert-auth are mutually \
+             exclusive: members that make their own certificates cannot judge each other's",
+        );
+    }
+    if peer.trusts_the_public() && peer.allowed_cns.is_empty() && peer.allowed_hostnames.is_empty()
+    {
+        return error(
+            "--peer-client-cert-auth needs --peer-trusted-ca-file, or permitted names: without them \
+             whoever has a certificate of one of the system's authorities is taken for a member",
+        );
+    }
+    Ok(())
+}
+
 impl Config {
     /// A URL that asks for TLS needs a certificate.
     pub(super) fn check_tls(&self) -> Result<(), ConfigError> {
@@ -118,6 +136,9 @@ impl Config {
             ));
         }
         let peer = self.listen_peer.iter().find(secure);
+        if peer.is_some() {
+            check_trust(&self.peer_tls)?;
+        }
         if let Some(url) = peer.filter(|_| !self.peer_tls.has_certificate()) {
             return error(format!(
                 "cannot listen on TLS for {}: KeyFile and CertFile are not presented",
@@ -155,6 +176,14 @@ impl Config {
             if settings.boolean(flag) && tls.self_signed.is_none() {
                 warnings.push(format!("ignoring {what} auto TLS since certs given"));
             }
+        }
+        if self.client_tls.trusts_the_public() && self.listen_client.iter().any(|url| url.is_secure)
+        {
+            warnings.push(
+                "--client-cert-auth without --trusted-ca-file lets in whoever has a certificate of \
+                 one of the system's authorities"
+                    .to_owned(),
+            );
         }
         let suites = check_suites(&self.client_tls.cipher_suites, self.client_tls.versions);
         for name in suites.unwrap_or_default() {

@@ -1,51 +1,54 @@
 //! Threads for handshakes, apart from the connection runtimes: a handshake is a millisecond of
 //! arithmetic, and after a failover every client makes one.
 //!
-//! Bounded: when too many are under way, mostly with clients that do not go on, a new connection is
-//! closed. What a handshake is, and how long it may take, is the caller's.
+//! Bounded by `Permits`, which say who goes when too many are under way. What a handshake is, and how
+//! long it may take, is the caller's.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-/// Handshakes under way, all threads together.
-const UNDER_WAY_MAX: usize = 4096;
+use super::permits::{Hello, Permits};
 
 /// The threads. They end when the last clone is gone.
 #[derive(Clone)]
 pub struct Handshakes {
     threads: Arc<[mpsc::Sender<BoxFuture<'static, ()>>]>,
     next: Arc<AtomicUsize>,
-    permits: Arc<Semaphore>,
+    permits: Permits,
 }
 
 impl Handshakes {
-    /// Starts `threads` threads.
-    pub fn start(name: &str, threads: usize) -> io::Result<Self> {
+    /// Starts `threads` threads under `permits`; each begins with `first`.
+    pub fn start(name: &str, threads: usize, permits: Permits, first: fn()) -> io::Result<Self> {
         let mut started = Vec::with_capacity(threads);
         for number in 0..threads.max(1) {
-            // Room for every permit: a job that has one is always taken.
-            let (sender, jobs) = mpsc::channel(UNDER_WAY_MAX);
+            // Room for everybody: a job that has a permit is always taken.
+            let (sender, jobs) = mpsc::channel(permits.holders_max());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
-            thread.spawn(move || runtime.block_on(work(jobs)))?;
+            thread.spawn(move || {
+                first();
+                runtime.block_on(work(jobs));
+            })?;
             started.push(sender);
         }
-        let permits = Arc::new(Semaphore::new(UNDER_WAY_MAX));
         Ok(Self { threads: started.into(), next: Arc::default(), permits })
     }
 
-    /// Runs `job` on one of the threads; says whether it will run.
-    pub fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) -> bool {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else { return false };
+    /// Runs `job` on one of the threads, where it may be dropped for the sake of newer ones; says
+    /// whether it was taken.
+    pub fn spawn<F>(&self, job: impl FnOnce(Hello) -> F + Send + 'static) -> bool
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(permit) = self.permits.take() else { return false };
         let number = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
-        let job = async move {
-            let _permit = permit;
-            job.await;
-        };
+        // Lost or done, it is over.
+        let job = async move { permit.hold(job).await.unwrap_or_default() };
         self.threads[number].try_send(Box::pin(job)).is_ok()
     }
 }
@@ -66,33 +69,29 @@ async fn work(mut jobs: mpsc::Receiver<BoxFuture<'static, ()>>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[tokio::test]
-    async fn too_many_are_refused_and_one_that_hangs_holds_up_nobody() {
-        let handshakes = Handshakes::start("test", 1).expect("a thread");
-        let (release, hold) = tokio::sync::watch::channel(false);
-        for _ in 0..UNDER_WAY_MAX - 1 {
-            let mut hold = hold.clone();
-            assert!(handshakes.spawn(async move { drop(hold.wait_for(|go| *go).await) }));
+    async fn jobs_that_hang_hold_up_nobody_and_silent_ones_go() {
+        let handshakes = Handshakes::start("test", 1, Permits::new("test", 2), || {});
+        let handshakes = handshakes.expect("a thread");
+        let (held, lost) = oneshot::channel::<()>();
+        assert!(handshakes.spawn(|_| async move {
+            let _held = held;
+            std::future::pending().await
+        }));
+        assert!(handshakes.spawn(|hello| async move {
+            hello.said();
+            std::future::pending().await
+        }));
+        for _ in 0..100 {
+            let (done, finished) = oneshot::channel();
+            let run = move |_| async move { done.send(()).expect("the test waits") };
+            assert!(handshakes.spawn(run));
+            finished.await.expect("it ran beside those that hang");
         }
-        let (done, finished) = tokio::sync::oneshot::channel();
-        assert!(handshakes.spawn(async move { done.send(()).expect("the test waits") }));
-        finished.await.expect("it ran beside those that hang");
-        let limit = std::time::Duration::from_secs(60);
-        let refused = async {
-            // The finished one gives its place back some time after it has told.
-            while handshakes.spawn(std::future::pending()) {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(limit, refused).await.expect("refused at the bound");
-        release.send(true).expect("they wait");
-        let freed = async {
-            while !handshakes.spawn(async {}) {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(limit, freed).await.expect("there is room again");
+        lost.await.expect_err("the silent one was dropped");
     }
 }

@@ -74,7 +74,9 @@ async fn greet(
 ) -> io::Result<Stream> {
     let parked = socket.park()?;
     let (done, greeted) = oneshot::channel();
-    let is_taken = handshakes.spawn(async move {
+    let is_taken = handshakes.spawn(|hello| async move {
+        // It is ours: only the time it takes can cost it its permit.
+        hello.said();
         let mut done = done;
         let result = tokio::select! {
             result = make(tls, parked, host) => result,
@@ -86,8 +88,8 @@ async fn greet(
     if !is_taken {
         return Err(io::Error::other("too many handshakes are under way"));
     }
-    let stopped = |_| io::Error::other("this member stops");
-    greeted.await.map_err(stopped)??.resume()
+    let given_up = |_| io::Error::other("the handshake was given up");
+    greeted.await.map_err(given_up)??.resume()
 }
 
 async fn make(tls: Arc<TlsClient>, parked: Parked, host: String) -> io::Result<Parked> {

@@ -1,8 +1,8 @@
 //! Something made of files, made again when they change.
 //!
 //! Whoever asks gets what the files held at most a second ago. Files that cannot be used, perhaps
-//! because only half of them have been replaced yet, are logged once and change nothing: the last
-//! good ones stay in force.
+//! because only half of them have been replaced yet, are logged and change nothing: the last good ones
+//! stay in force, and the next second it is tried again, whether or not a file has changed since.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::TlsError;
+use crate::throttle::Throttle;
 
 /// How often files are looked at, at most.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is logged that they cannot be used, at most.
+const COMPLAINT: Duration = Duration::from_secs(60);
 
 type Make<T> = Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>;
 
@@ -28,8 +31,10 @@ pub(super) struct Reloading<T> {
 
 struct Held<T> {
     made: Arc<T>,
+    /// Of the files that it was made of.
     stamps: Vec<Stamp>,
     looked: Instant,
+    complaint: Throttle,
 }
 
 impl<T> Reloading<T> {
@@ -39,7 +44,8 @@ impl<T> Reloading<T> {
         make: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
     ) -> Result<Self, TlsError> {
         let stamps = stamps(&files);
-        let held = Held { made: Arc::new(make()?), stamps, looked: Instant::now() };
+        let complaint = Throttle::every(COMPLAINT);
+        let held = Held { made: Arc::new(make()?), stamps, looked: Instant::now(), complaint };
         Ok(Self { files, make: Box::new(make), held: Mutex::new(held) })
     }
 
@@ -60,15 +66,17 @@ impl<T> Reloading<T> {
         if stamps == held.stamps {
             return held.made.clone();
         }
-        held.stamps = stamps;
         match (self.make)() {
             Ok(made) => {
                 held.made = Arc::new(made);
+                held.stamps = stamps;
+                held.complaint = Throttle::every(COMPLAINT);
                 tracing::info!(files = ?self.files, "TLS files have changed and are in force");
             }
-            Err(error) => {
+            Err(error) if held.complaint.pass(now).is_some() => {
                 tracing::error!(%error, "TLS files have changed and cannot be used; the last ones stay in force");
             }
+            Err(_) => {}
         }
         held.made.clone()
     }
@@ -84,6 +92,8 @@ fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -110,5 +120,27 @@ mod tests {
         std::fs::write(&path, "four").expect("written");
         now += INTERVAL;
         assert_eq!(*reloading.current_at(now), "four");
+    }
+
+    #[test]
+    fn what_failed_for_another_reason_than_the_files_is_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("f");
+        std::fs::write(&path, "one").expect("written");
+        let out_of_descriptors = Arc::new(AtomicBool::new(false));
+        let (source, fails) = (path.clone(), out_of_descriptors.clone());
+        let reloading = Reloading::start(vec![path.clone()], move || {
+            if fails.load(Ordering::Relaxed) {
+                return Err(TlsError::NoAuthorities);
+            }
+            Ok(std::fs::read_to_string(&source).expect("it is there"))
+        });
+        let reloading = reloading.expect("made");
+        std::fs::write(&path, "three").expect("written");
+        out_of_descriptors.store(true, Ordering::Relaxed);
+        let now = Instant::now() + INTERVAL;
+        assert_eq!(*reloading.current_at(now), "one");
+        out_of_descriptors.store(false, Ordering::Relaxed);
+        assert_eq!(*reloading.current_at(now + INTERVAL), "three");
     }
 }

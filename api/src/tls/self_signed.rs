@@ -4,7 +4,8 @@
 //! They lie under `fixtures` in the data directory, as etcd's do, and are made once. One that has
 //! expired is made again.
 
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -51,9 +52,10 @@ impl SelfSigned {
             .mode(0o700)
             .create(&self.folder)
             .map_err(|source| failed(&self.folder, source))?;
-        // The key first: a certificate without its key would be taken for both.
-        write(&files.1, &key.serialize_pem())?;
-        write(&files.0, &certificate.pem())?;
+        // The certificate goes first and comes last: while one is there, the key is its own.
+        remove(&files.0)?;
+        replace(&files.1, &key.serialize_pem())?;
+        replace(&files.0, &certificate.pem())?;
         tracing::info!(cert = %files.0.display(), hosts = ?self.hosts, "automatically generated certificates");
         Ok(files)
     }
@@ -87,18 +89,35 @@ fn is_in_force(path: &Path) -> bool {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), TlsError> {
-    let written = std::fs::OpenOptions::new()
+fn remove(path: &Path) -> Result<(), TlsError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(failed(path, source)),
+        _ => sync_folder(path),
+    }
+}
+
+/// Writes a file whole, or not at all.
+fn replace(path: &Path, text: &str) -> Result<(), TlsError> {
+    let temporary = path.with_extension("tmp");
+    let written = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|source| failed(path, source))
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(|source| failed(&temporary, source))?;
+    std::fs::rename(&temporary, path).map_err(|source| failed(path, source))?;
+    sync_folder(path)
 }
 
-fn failed(path: &Path, source: std::io::Error) -> TlsError {
+fn sync_folder(path: &Path) -> Result<(), TlsError> {
+    let folder = path.parent().unwrap_or(path);
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| failed(folder, source))
+}
+
+fn failed(path: &Path, source: io::Error) -> TlsError {
     TlsError::File { path: path.display().to_string(), source }
 }
 
@@ -129,5 +148,27 @@ mod tests {
         assert_ne!(std::fs::read(&cert).expect("read"), first);
         let never = SelfSigned { years: 0, ..wanted };
         assert!(matches!(never.ensure(), Err(TlsError::Validity)));
+    }
+
+    #[test]
+    fn a_stop_in_the_middle_leaves_nothing_that_is_taken_for_a_pair() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().to_owned();
+        let wanted = SelfSigned { folder, hosts: vec!["localhost".to_owned()], years: 1 };
+        let (cert, key) = wanted.ensure().expect("made");
+        for interrupted in ["cert.tmp", "key.tmp"] {
+            std::fs::remove_file(&key).expect("removed");
+            let in_the_way = wanted.folder.join(interrupted);
+            std::fs::create_dir(&in_the_way).expect("made");
+            wanted.ensure().expect_err("it stops here");
+            assert!(!cert.exists());
+            std::fs::remove_dir(&in_the_way).expect("removed");
+            wanted.ensure().expect("made again");
+            let read = |path: &Path| std::fs::read_to_string(path).expect("read");
+            let pair = KeyPair::from_pem(&read(&key)).expect("a whole key");
+            let der = CertificateDer::from_pem_slice(read(&cert).as_bytes()).expect("whole");
+            let (_, parsed) = X509Certificate::from_der(&der).expect("a certificate");
+            assert_eq!(parsed.public_key().subject_public_key.data, pair.public_key_raw());
+        }
     }
 }

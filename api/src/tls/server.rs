@@ -6,22 +6,26 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, NoServerSessionStorage};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use super::address::Names;
 use super::material::{Pair, pair_error};
 use super::presented::observed;
 use super::reload::Reloading;
 use super::verify::OfClients;
-use super::{ConnectionIdentity, Presented, TlsError, TlsSettings, address, suites, words};
-use crate::net::{Movable, Plain, Stream};
+use super::{ConnectionIdentity, Presented, TlsError, TlsSettings, suites, words};
+use crate::net::{Hello, Movable, Plain, Stream};
 
-/// How long a handshake may take.
+/// How long it may take to begin one: to say hello.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long the rest may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Accepts TLS connections by what the settings' files say at the time.
 pub struct TlsServer {
     config: Reloading<ServerConfig>,
-    checks_address: bool,
+    /// Where a certificate must name the address it comes from.
+    names: Option<Names>,
     /// Whether a certificate says who a user is.
     names_users: bool,
 }
@@ -46,35 +50,45 @@ pub struct Refused {
     pub presented: Option<Presented>,
 }
 
+/// Why one that did not say hello was not let in.
+const SILENT: &str = "tls: no hello within the limit";
+
 impl Refused {
-    /// Only went away, as probes of a port do.
+    /// Only went away or waited, as probes of a port do.
     pub fn said_nothing(&self) -> bool {
-        self.error == "EOF" && self.server_name.is_empty() && self.presented.is_none()
+        let is_silence = self.error == "EOF" || self.error == SILENT;
+        is_silence && self.server_name.is_empty() && self.presented.is_none()
     }
 }
 
 impl TlsServer {
     /// Reads the files.
     pub fn open(settings: &TlsSettings) -> Result<Self, TlsError> {
-        let checks_address = !settings.skip_address_check;
+        let names = (!settings.skip_address_check).then(Names::default);
         let names_users = settings.client_cert_auth;
         let source = settings.clone();
         let config = Reloading::start(settings.files(), move || server_config(&source))?;
-        Ok(Self { config, checks_address, names_users })
+        Ok(Self { config, names, names_users })
     }
 
-    /// Makes the handshake, within a limit of time.
-    pub async fn accept(&self, socket: Plain) -> Result<Greeted, Refused> {
-        match tokio::time::timeout(TIMEOUT, self.greet(socket)).await {
+    /// Makes the handshake, within limits of time.
+    pub async fn accept(&self, socket: Plain, said: Hello) -> Result<Greeted, Refused> {
+        let address = socket.peer_address().map(|address| address.ip());
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), Movable::new(socket));
+        let hello = tokio::time::timeout(SILENCE, hello).await.map_err(|_| refused(SILENT))?;
+        let hello = hello.map_err(|error| refused(words::reason(&error, None)))?;
+        said.said();
+        match tokio::time::timeout(TIMEOUT, self.greet(hello, address)).await {
             Ok(result) => result,
             Err(_) => Err(refused("tls: the handshake took too long")),
         }
     }
 
-    async fn greet(&self, socket: Plain) -> Result<Greeted, Refused> {
-        let address = socket.peer_address().map(|address| address.ip());
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), Movable::new(socket)).await;
-        let hello = hello.map_err(|error| refused(words::reason(&error, None)))?;
+    async fn greet(
+        &self,
+        hello: StartHandshake<Movable>,
+        address: Option<IpAddr>,
+    ) -> Result<Greeted, Refused> {
         let server_name = hello.client_hello().server_name().unwrap_or_default().to_owned();
         let (result, shown) = observed(hello.into_stream(self.config.current())).await;
         let stream = match result {
@@ -100,10 +114,8 @@ impl TlsServer {
         presented: Option<&Presented>,
         address: Option<IpAddr>,
     ) -> Result<(), String> {
-        match (presented, address) {
-            (Some(presented), Some(address)) if self.checks_address => {
-                address::check(presented, address).await
-            }
+        match (presented, address, &self.names) {
+            (Some(presented), Some(address), Some(names)) => names.check(presented, address).await,
             _ => Ok(()),
         }
     }

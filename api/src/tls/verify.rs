@@ -1,7 +1,8 @@
 //! Whether the other side's certificate is good enough: signed by an authority, in force, not
 //! revoked, and with a permitted name.
 //!
-//! The first two are rustls's work. As in Go, a certificate that is itself among the authorities
+//! The first two are rustls's work, and come first: what a certificate says is read only once its
+//! signatures are good. As in Go, a certificate that is itself among the authorities
 //! needs no other; `openssl req -x509` makes such.
 
 use std::collections::BTreeSet;
@@ -163,10 +164,10 @@ impl ClientCertVerifier for OfClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let presented = look(end_entity)?;
         let verdict = self.inner.verify_client_cert(end_entity, intermediates, now);
         let good = ClientCertVerified::assertion;
         let verified = self.rules.unless_authority(verdict, end_entity, now, good)?;
+        let presented = look(end_entity)?;
         self.rules.check(&all(end_entity, intermediates), &presented)?;
         Ok(verified)
     }
@@ -208,7 +209,7 @@ impl OfServers {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Arc<Self>, TlsError> {
         let provider = provider.clone();
-        if settings.self_signed.is_some() {
+        if settings.self_signed.is_some() && settings.trusted_ca_file.is_none() {
             return Ok(Arc::new(Self { trust: None, provider }));
         }
         let authorities = Authorities::read(settings.trusted_ca_file.as_ref())?;
@@ -229,7 +230,6 @@ impl ServerCertVerifier for OfServers {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let presented = look(end_entity)?;
         let Some((inner, rules)) = &self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
@@ -239,6 +239,7 @@ impl ServerCertVerifier for OfServers {
         let verified = rules.unless_authority(verdict, end_entity, now, good)?;
         // Said twice for most, and for the first time for an authority's own.
         rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        let presented = look(end_entity)?;
         rules.check(&all(end_entity, intermediates), &presented)?;
         Ok(verified)
     }
@@ -265,5 +266,45 @@ impl ServerCertVerifier for OfServers {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::super::presented::observed;
+    use super::*;
+
+    fn certificate(name: &str) -> rcgen::Certificate {
+        let mut parameters = CertificateParams::new([name.to_owned()]).expect("a host name");
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.self_signed(&KeyPair::generate().expect("a key")).expect("signed")
+    }
+
+    #[tokio::test]
+    async fn only_a_certificate_that_is_trusted_is_read() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let trusted = certificate("member");
+        std::fs::write(file.path(), trusted.pem()).expect("written");
+        let settings =
+            TlsSettings { trusted_ca_file: Some(file.path().to_owned()), ..TlsSettings::default() };
+        let provider = super::super::suites::provider(&[]);
+        let clients = OfClients::read(&settings, &provider).expect("read");
+        let servers = OfServers::read(&settings, &provider).expect("read");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let now = UnixTime::since_unix_epoch(now);
+        let server = ServerName::try_from("member").expect("a host name");
+        for (shown, is_trusted) in [(trusted.der(), true), (certificate("member").der(), false)] {
+            let (result, read) =
+                observed(async { clients.verify_client_cert(shown, &[], now).map(drop) }).await;
+            assert_eq!((result.is_ok(), read.is_some()), (is_trusted, is_trusted), "{result:?}");
+            let verify =
+                async { servers.verify_server_cert(shown, &[], &server, &[], now).map(drop) };
+            let (result, read) = observed(verify).await;
+            assert_eq!((result.is_ok(), read.is_some()), (is_trusted, is_trusted), "{result:?}");
+        }
     }
 }

@@ -120,13 +120,16 @@ func TestMutual(t *testing.T) {
 	}
 }
 
-// ctl runs etcdctl.
+// ctl runs etcdctl, the newest and Debian's.
 func ctl(t *testing.T, a *authority, p pair, endpoints string, arguments ...string) {
 	t.Helper()
 	flags := []string{"--endpoints=" + endpoints, "--cacert=" + a.file(), "--cert=" + p.cert, "--key=" + p.key, "--dial-timeout=30s", "--command-timeout=30s"}
-	out, err := exec.Command(cluster.Tool(t, "etcdctl"), append(flags, arguments...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("etcdctl %v: %v\n%s", arguments, err, out)
+	for _, etcdctl := range []string{cluster.Tool(t, "etcdctl"), "/usr/bin/etcdctl"} {
+		command := exec.Command(etcdctl, append(flags, arguments...)...)
+		command.Env = append(os.Environ(), "ETCDCTL_API=3")
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("%s %v: %v\n%s", etcdctl, arguments, err, out)
+		}
 	}
 }
 
