@@ -36,7 +36,7 @@ impl Intervals {
     /// Whether every key of a range, in the same notation, is in the set. A range that ends before
     /// it begins holds no key; as in etcd it must lie within one interval, end first.
     pub(super) fn covers(&self, key: &[u8], range_end: &[u8]) -> bool {
-        let upside_down = range_end.len() > 0 && range_end != [0] && range_end <= key;
+        let upside_down = !range_end.is_empty() && range_end != [0] && range_end <= key;
         let start = if upside_down { range_end } else { key };
         let after = self.0.partition_point(|(begin, _)| begin.as_ref() <= start);
         let Some((_, end)) = after.checked_sub(1).map(|at| &self.0[at]) else { return false };
