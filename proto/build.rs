@@ -7,8 +7,15 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] =
-    ["mvcc.proto", "auth.proto", "etcd.proto", "lock.proto", "election.proto", "peer.proto"];
+const FILES: [&str; 7] = [
+    "mvcc.proto",
+    "auth.proto",
+    "etcd.proto",
+    "lock.proto",
+    "election.proto",
+    "health.proto",
+    "peer.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

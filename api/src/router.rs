@@ -16,27 +16,33 @@ use http::{Request, Response, Version};
 use crate::auth::{Caller, matrix};
 use crate::metrics::tally::Call;
 use crate::recipes::{self, as_from_a_client, election, lock};
+use crate::reflection::Reflection;
 use crate::rpc::{self, Body, Incoming, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{
-    access, auth, cluster, grpc_health, kv, lease, maintenance, snapshot, watch,
-};
+use crate::{access, auth, cluster, grpc_health, kv, lease, maintenance, snapshot, watch};
 
 /// Answers any request on the client port.
 pub async fn serve(
     services: Arc<Services>,
     request: Request<hyper::body::Incoming>,
 ) -> Response<Body> {
-    if request.version() != Version::HTTP_2 || !rpc::is_grpc(request.headers()) {
+    if !is_call(&request) {
         return Box::pin(access::serve(services, request)).await;
     }
     call(services, request.map(Incoming::Network)).await
 }
 
+/// Whether a request is a gRPC call.
+pub fn is_call<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && rpc::is_grpc(request.headers())
+}
+
 /// Answers a gRPC call.
 pub async fn call(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
-    let call = Call::start(&services.tally, request.uri().path());
+    let path = request.uri().path();
+    let call = Call::start(&services.tally, path);
+    let call = call.traced(services.shared.traces.as_ref(), path, request.headers());
     call.answered(dispatch(services, request).await)
 }
 
@@ -262,6 +268,12 @@ async fn added(
         }
         "/grpc.health.v1.Health/Watch" => {
             answer_with(request, limit, |r| grpc_health::watch(&services, &r)).await
+        }
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+            stream(services, request, limit, |services, _, questions, _| {
+                Reflection::new(questions, services.stopping())
+            })
         }
         _ => rpc::error_response(&unknown(path)),
     }

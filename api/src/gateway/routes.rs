@@ -1,8 +1,8 @@
 //! From the paths of the gateway to methods. The paths are part of etcd's API.
 
-use std::sync::LazyLock;
+use prost_reflect::MethodDescriptor;
 
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use crate::reflection::DESCRIPTORS;
 
 /// Path below `/v3/`, service, method.
 #[rustfmt::skip] // one line a path, as a table is read
@@ -60,11 +60,6 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("election/resign", "v3electionpb.Election", "Resign"),
 ];
 
-static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(holdfast_proto::FILE_DESCRIPTOR_SET)
-        .expect("the compiler's own output is whole")
-});
-
 /// The method that a path calls.
 pub(super) fn find(path: &str) -> Option<MethodDescriptor> {
     let below = path.strip_prefix("/v3/")?;
@@ -85,7 +80,7 @@ mod tests {
             assert_eq!(method.full_name(), format!("{service}.{name}"));
             reached.push(method.full_name().to_owned());
         }
-        let peers_and_pages = ["holdfast.peer", "etcdserverpb.KV.RangeStream"];
+        let peers_and_pages = ["holdfast.peer", "grpc.health.v1", "etcdserverpb.KV.RangeStream"];
         for method in DESCRIPTORS.services().flat_map(|s| s.methods().collect::<Vec<_>>()) {
             let name = method.full_name();
             let is_outside = peers_and_pages.iter().any(|prefix| name.starts_with(prefix));
