@@ -15,6 +15,9 @@ pub struct Args {
     /// The server: a holdfast or an etcd binary.
     #[arg(long)]
     pub target_binary: PathBuf,
+    /// For `upgrade`: the older server that the members run at first.
+    #[arg(long, required_if_eq("faults", "upgrade"))]
+    pub from_binary: Option<PathBuf>,
     /// How long faults go on, in seconds (for `partition`: of each kind of cut).
     #[arg(long, default_value_t = 120)]
     pub seconds: u64,
@@ -63,6 +66,9 @@ pub enum Faults {
     Lag,
     /// The leader is killed again and again; measures the time to the first acknowledged write.
     Failover,
+    /// Members that run `--from-binary` are replaced by the target, one after the other; in between,
+    /// old and new ones lead and follow.
+    Upgrade,
 }
 
 impl Args {

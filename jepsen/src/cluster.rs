@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -22,6 +23,8 @@ pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 struct Member {
     name: String,
     client_address: String,
+    binary: PathBuf,
+    is_upgraded: bool,
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Child>,
@@ -29,7 +32,6 @@ struct Member {
 
 /// The processes, and where they listen.
 pub struct Cluster {
-    binary: PathBuf,
     members: Vec<Member>,
     hosts: Option<Hosts>,
 }
@@ -42,6 +44,7 @@ impl Cluster {
         hosts: Option<Hosts>,
     ) -> anyhow::Result<Self> {
         let addresses = addresses(hosts.as_ref())?;
+        let binary = present(args.from_binary.as_ref().unwrap_or(&args.target_binary))?;
         let initial_cluster: Vec<String> = addresses
             .iter()
             .enumerate()
@@ -62,13 +65,18 @@ impl Cluster {
                     &initial_cluster,
                 );
                 let log = directory.join(format!("{name}.log"));
-                Member { name, client_address: client, arguments, log, process: None }
+                Member {
+                    name,
+                    client_address: client,
+                    binary: binary.clone(),
+                    is_upgraded: false,
+                    arguments,
+                    log,
+                    process: None,
+                }
             })
             .collect();
-        let binary = args.target_binary.canonicalize().with_context(|| {
-            format!("the server binary {} is not there", args.target_binary.display())
-        })?;
-        let mut cluster = Self { binary, members, hosts };
+        let mut cluster = Self { members, hosts };
         for index in 0..MEMBERS {
             cluster.start_member(index)?;
         }
@@ -88,15 +96,15 @@ impl Cluster {
 
     /// Starts a member that is down, on the data it left.
     pub fn start_member(&mut self, index: usize) -> anyhow::Result<()> {
+        let member = &mut self.members[index];
         let mut command = match &self.hosts {
-            None => Command::new(&self.binary),
+            None => Command::new(&member.binary),
             Some(hosts) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", hosts.namespace(index)]).arg(&self.binary);
+                command.args(["netns", "exec", hosts.namespace(index)]).arg(&member.binary);
                 command
             }
         };
-        let member = &mut self.members[index];
         assert!(member.process.is_none(), "{} is running already", member.name);
         let log = File::options().create(true).append(true).open(&member.log)?;
         command.args(&member.arguments).stdin(Stdio::null());
@@ -114,6 +122,32 @@ impl Cluster {
         }
         process.kill().await?;
         Ok(())
+    }
+
+    /// SIGTERM; returns once the process has ended cleanly.
+    pub async fn stop_member(&mut self, index: usize, limit: Duration) -> anyhow::Result<()> {
+        let member = &mut self.members[index];
+        let mut process = member.process.take().context("the member is down already")?;
+        let id = process.id().with_context(|| format!("{} had ended by itself", member.name))?;
+        let id = Pid::from_raw(i32::try_from(id)?).context("a process has an id")?;
+        kill_process(id, Signal::TERM)?;
+        let status = tokio::time::timeout(limit, process.wait()).await;
+        let status = status.with_context(|| format!("{} does not stop", member.name))??;
+        ensure!(status.success(), "{} did not stop cleanly: {status}", member.name);
+        Ok(())
+    }
+
+    /// Starts a member that is down with another server.
+    pub fn upgrade_member(&mut self, index: usize, binary: &Path) -> anyhow::Result<()> {
+        let member = &mut self.members[index];
+        member.binary = present(binary)?;
+        member.is_upgraded = true;
+        self.start_member(index)
+    }
+
+    /// Whether a member runs the server it was upgraded to.
+    pub fn is_upgraded(&self, index: usize) -> bool {
+        self.members[index].is_upgraded
     }
 
     /// Fails if a member that should run has ended.
@@ -195,6 +229,11 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn present(binary: &Path) -> anyhow::Result<PathBuf> {
+    let missing = || format!("the server binary {} is not there", binary.display());
+    binary.canonicalize().with_context(missing)
 }
 
 /// Client and peer address of each member.

@@ -182,6 +182,7 @@ impl Nemesis<'_> {
             Faults::Partition => self.partition(cluster).await?,
             Faults::Lag => self.lag(cluster).await?,
             Faults::Failover => self.kill_leaders(cluster).await?,
+            Faults::Upgrade => self.upgrade(cluster).await?,
         }
         Ok(())
     }
@@ -266,6 +267,30 @@ impl Nemesis<'_> {
             cluster.start_member(leader)?;
             cluster.wait_for_all(RECOVERY_LIMIT).await?;
             self.pause(1000..2500).await;
+        }
+        Ok(())
+    }
+
+    /// The last of the old ones leads the new ones for a while, and is killed at that.
+    async fn upgrade(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        let share = self.args.duration() / (MEMBERS as u32 + 1);
+        tokio::time::sleep(share).await;
+        for turn in 0..MEMBERS {
+            let leader = cluster.leader(RECOVERY_LIMIT).await?;
+            let is_old = |index: &usize| !cluster.is_upgraded(*index);
+            let mut old: Vec<usize> = (0..MEMBERS).filter(is_old).collect();
+            // The leader last, where it is an old one.
+            old.sort_by_key(|index| *index == leader);
+            let victim = old[0];
+            println!("{:7.2}s member {victim} is upgraded, leader {leader}", self.seconds());
+            if turn + 1 < MEMBERS {
+                cluster.stop_member(victim, RECOVERY_LIMIT).await?;
+            } else {
+                cluster.kill_member(victim).await?;
+            }
+            cluster.upgrade_member(victim, &self.args.target_binary)?;
+            cluster.wait_for_all(RECOVERY_LIMIT).await?;
+            tokio::time::sleep(share).await;
         }
         Ok(())
     }
