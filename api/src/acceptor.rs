@@ -27,8 +27,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What a listener's connections may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// gRPC and the HTTP endpoints.
+    /// gRPC, the JSON gateway and the HTTP endpoints.
     Clients,
+    /// gRPC alone: the others have URLs of their own.
+    Grpc,
+    /// All but gRPC.
+    Http,
     /// The HTTP endpoints alone.
     Health,
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 mod environment;
+mod file;
 mod go;
 pub mod help;
 mod settings;
@@ -91,9 +92,21 @@ fn serve(
     refuse_positional(&scanned.positional)?;
     let mut warnings = Vec::new();
     let mut values = scanned.values;
-    environment::merge(&mut values, &mut warnings, environment)?;
+    let environment: Vec<(String, String)> = environment.into_iter().collect();
+    match config_file(&values, &environment) {
+        Some(path) => values = file::load(&path, &mut warnings)?,
+        None => environment::merge(&mut values, &mut warnings, environment)?,
+    }
     resolve_effects(&mut values, &mut warnings)?;
     Ok(Invocation::Serve(Settings::new(table::SERVER, values).with_warnings(warnings)))
+}
+
+/// The file that takes the place of flags and variables, if there is to be one.
+fn config_file(values: &Values, environment: &[(String, String)]) -> Option<String> {
+    let variable = || environment.iter().find(|(key, _)| key == "ETCD_CONFIG_FILE");
+    let flag = values.get("config-file").map(|given| given.text.clone());
+    flag.filter(|path| !path.is_empty())
+        .or_else(|| variable().map(|(_, path)| path.clone()).filter(|path| !path.is_empty()))
 }
 
 fn refuse_positional(positional: &[String]) -> Result<(), ArgumentError> {
@@ -108,7 +121,7 @@ fn refuse_positional(positional: &[String]) -> Result<(), ArgumentError> {
 pub struct Given {
     /// The text, valid for the flag's kind.
     pub text: String,
-    /// Command line or environment.
+    /// Command line, environment, or file.
     pub source: Source,
 }
 

@@ -15,6 +15,7 @@ use crate::compactor::Retention;
 use crate::net::ListenUrl;
 use crate::server::ServerConfig;
 use crate::tls::TlsSettings;
+use crate::traces::{RATE_MAX, TraceSettings};
 
 mod tls;
 mod urls;
@@ -42,6 +43,10 @@ pub struct Config {
     pub listen_peer: Vec<ListenUrl>,
     /// Where else to serve health checks.
     pub listen_metrics: Vec<ListenUrl>,
+    /// `--listen-client-http-urls`.
+    pub listen_http: Vec<ListenUrl>,
+    /// `--socket-reuse-port`.
+    pub reuse_port: bool,
     /// TLS for clients.
     pub client_tls: TlsSettings,
     /// TLS between members.
@@ -90,6 +95,8 @@ pub struct Config {
     pub warning_unary_request_duration: Duration,
     /// When an apply is warned about.
     pub warning_apply_duration: Duration,
+    /// Where calls are traced to; none unless `--enable-distributed-tracing`.
+    pub traces: Option<TraceSettings>,
     /// Whether calls are timed.
     pub extensive_metrics: bool,
     /// Never wait for the disk.
@@ -126,6 +133,8 @@ impl Config {
             listen_client,
             listen_peer,
             listen_metrics: listen(settings, "listen-metrics-urls")?,
+            listen_http: listen(settings, "listen-client-http-urls")?,
+            reuse_port: settings.boolean("socket-reuse-port"),
             advertise_client_urls: urls(settings, "advertise-client-urls").into_vec(),
             initial_advertise_peer_urls: advertise_peer.into_vec(),
             initial_cluster,
@@ -152,6 +161,7 @@ impl Config {
             auto_compaction: retention(settings),
             warning_unary_request_duration: settings.duration("warning-unary-request-duration"),
             warning_apply_duration: settings.duration("warning-apply-duration"),
+            traces: traces(settings)?,
             extensive_metrics: settings.text("metrics") == "extensive",
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
             auth,
@@ -195,6 +205,8 @@ impl Config {
         };
         ServerConfig {
             listen_metrics: self.listen_metrics,
+            listen_http: self.listen_http,
+            reuse_port: self.reuse_port,
             listen_peer: self.listen_peer,
             client_tls: self.client_tls,
             peer_tls: self.peer_tls,
@@ -207,6 +219,7 @@ impl Config {
             http: self.http,
             auto_compaction: self.auto_compaction,
             warning_unary_request_duration: self.warning_unary_request_duration,
+            traces: self.traces,
             extensive_metrics: self.extensive_metrics,
             auth: self.auth,
             ..ServerConfig::new(node, self.listen_client)
@@ -327,6 +340,26 @@ fn quota(bytes: i64) -> Option<u64> {
     match bytes {
         0 => Some(QUOTA_DEFAULT_BYTES),
         _ => u64::try_from(bytes).ok(),
+    }
+}
+
+fn traces(settings: &Settings) -> Result<Option<TraceSettings>, ConfigError> {
+    if !settings.boolean("enable-distributed-tracing") {
+        return Ok(None);
+    }
+    let rate = settings.signed("distributed-tracing-sampling-rate");
+    if rate < 0 {
+        return error("distributed tracing sampling rate must be positive");
+    }
+    let text = |flag: &str| settings.text(flag).to_owned();
+    match u32::try_from(rate) {
+        Ok(rate) if rate <= RATE_MAX => Ok(Some(TraceSettings {
+            address: text("distributed-tracing-address"),
+            service: text("distributed-tracing-service-name"),
+            instance: text("distributed-tracing-instance-id"),
+            rate,
+        })),
+        _ => error(format!("distributed tracing sampling rate must be less than {RATE_MAX}")),
     }
 }
 

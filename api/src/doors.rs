@@ -25,9 +25,10 @@ pub(crate) struct Doors {
 }
 
 impl Doors {
-    /// Binds the client URLs and those for health checks.
+    /// Binds the client URLs, those for HTTP alone and those for health checks.
     pub(crate) fn open(config: &ServerConfig) -> Result<Self, StartError> {
-        let mut urls = config.listen_client.iter().chain(&config.listen_metrics);
+        let urls = config.listen_client.iter().chain(&config.listen_http);
+        let mut urls = urls.chain(&config.listen_metrics);
         let tls = match urls.any(|url| url.is_secure) {
             true => {
                 let settings = settings(config, &config.client_tls)?;
@@ -42,15 +43,25 @@ impl Doors {
                 let tls = tls.clone().filter(|_| listener.url.is_secure);
                 Door { listener, purpose, tls }
             };
-            Ok(bind_all(urls)?.into_iter().map(door).collect())
+            Ok(bind_all(urls, config.reuse_port)?.into_iter().map(door).collect())
         };
-        let clients = open(&config.listen_client, Purpose::Clients)?;
+        let purpose = match config.listen_http.is_empty() {
+            true => Purpose::Clients,
+            false => Purpose::Grpc,
+        };
+        let mut clients = open(&config.listen_client, purpose)?;
+        clients.extend(open(&config.listen_http, Purpose::Http)?);
         Ok(Self { clients, health: open(&config.listen_metrics, Purpose::Health)? })
     }
 
     /// Where clients connect, as bound.
     pub(crate) fn client_addresses(&self) -> Vec<SocketAddr> {
-        self.clients.iter().filter_map(|door| door.listener.address()).collect()
+        let serves_calls = |door: &&Door| door.purpose != Purpose::Http;
+        self.clients
+            .iter()
+            .filter(serves_calls)
+            .filter_map(|door| door.listener.address())
+            .collect()
     }
 }
 
@@ -66,7 +77,8 @@ pub(crate) fn open_peers(config: &ServerConfig, seams: &mut Seams) -> Result<(),
     let connects_secure = !config.peer_tls.is_empty() || known.any(is_secure);
     if !listens_secure && !connects_secure {
         seams.connector = Arc::new(PeerConnect::new(None));
-        seams.listener = Some(Box::new(PeerListen::new(bind_all(&config.listen_peer)?, None)));
+        let bound = bind_all(&config.listen_peer, config.reuse_port)?;
+        seams.listener = Some(Box::new(PeerListen::new(bound, None)));
         return Ok(());
     }
     let settings = settings(config, &config.peer_tls)?;
@@ -82,7 +94,8 @@ pub(crate) fn open_peers(config: &ServerConfig, seams: &mut Seams) -> Result<(),
     let handshakes = Handshakes::start("meet-peer", 1, Permits::new("meet", PERMITS_MAX), || {})?;
     let connecting = Arc::new(TlsClient::open(&settings)?);
     seams.connector = Arc::new(PeerConnect::new(Some((connecting, handshakes))));
-    seams.listener = Some(Box::new(PeerListen::new(bind_all(&config.listen_peer)?, accepting)));
+    let bound = bind_all(&config.listen_peer, config.reuse_port)?;
+    seams.listener = Some(Box::new(PeerListen::new(bound, accepting)));
     Ok(())
 }
 
@@ -96,9 +109,10 @@ fn settings(config: &ServerConfig, settings: &TlsSettings) -> Result<TlsSettings
     Ok(settings.clone().with_certificate()?)
 }
 
-fn bind_all(urls: &[ListenUrl]) -> Result<Vec<Listener>, StartError> {
+fn bind_all(urls: &[ListenUrl], reuse_port: bool) -> Result<Vec<Listener>, StartError> {
     let bound = urls.iter().map(|url| {
-        Listener::bind(url).map_err(|source| StartError::Listen { url: url.clone(), source })
+        Listener::bind(url, reuse_port)
+            .map_err(|source| StartError::Listen { url: url.clone(), source })
     });
     bound.collect()
 }

@@ -19,6 +19,11 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// The answer to a request that is not served on the URL it came to.
+pub fn not_here() -> Response<Body> {
+    error(StatusCode::NOT_FOUND, "404 page not found")
+}
+
 /// Answers a request that is not gRPC.
 pub async fn serve<B>(services: Arc<Services>, request: Request<B>) -> Response<Body> {
     let path = request.uri().path();

@@ -1,7 +1,8 @@
 //! Log lines as etcd writes them: one JSON object a line with level, ts, caller, msg and fields.
 //!
 //! A layer over `tracing`; other crates log through its macros. Promises that a line is written in
-//! one piece and that a field never hides one of the four standard keys. Does not rotate files.
+//! one piece and that a field never hides one of the four standard keys. Files that grow are
+//! `rotate.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -16,7 +17,11 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+mod rotate;
 mod time;
+
+use rotate::RotatingFile;
+pub use rotate::Rotation;
 
 /// An error logged with this field set ends the process; its line carries the level `fatal`.
 const FATAL_FIELD: &str = "fatal";
@@ -42,11 +47,18 @@ pub struct Options {
     pub format: Format,
     /// `--log-outputs`.
     pub outputs: Vec<String>,
+    /// How a file is rotated, if it is.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: Format::Json, outputs: vec!["default".to_owned()] }
+        Self {
+            level: "info".to_owned(),
+            format: Format::Json,
+            outputs: vec!["default".to_owned()],
+            rotation: None,
+        }
     }
 }
 
@@ -64,6 +76,9 @@ pub enum LoggingError {
     /// `--log-outputs` is empty.
     #[error("--log-outputs names no output")]
     NoOutput,
+    /// Rotation is asked for, and there is no file, or more than one.
+    #[error("--log-outputs requires a single file path when --log-rotate-config-json is defined")]
+    NotOneFile,
 }
 
 /// Makes `options` the log of this process, and a panic a line of it. Later calls are ignored.
@@ -122,30 +137,44 @@ enum Sink {
     Stderr,
     Stdout,
     File(Mutex<File>),
+    Rotating(Mutex<RotatingFile>),
 }
 
 impl Lines {
     fn open(options: &Options) -> Result<Self, LoggingError> {
-        let sinks: Vec<Sink> =
-            options.outputs.iter().map(|output| Sink::open(output)).collect::<Result<_, _>>()?;
+        let sinks: Vec<Sink> = options
+            .outputs
+            .iter()
+            .map(|output| Sink::open(output, options))
+            .collect::<Result<_, _>>()?;
         if sinks.is_empty() {
             return Err(LoggingError::NoOutput);
+        }
+        let files = sinks.iter().filter(|sink| matches!(sink, Sink::Rotating(_))).count();
+        if options.rotation.is_some() && files != 1 {
+            return Err(LoggingError::NotOneFile);
         }
         Ok(Self { format: options.format, sinks })
     }
 }
 
 impl Sink {
-    fn open(output: &str) -> Result<Self, LoggingError> {
+    fn open(output: &str, options: &Options) -> Result<Self, LoggingError> {
+        let refused = |source| LoggingError::Open { path: output.into(), source };
         match output {
             "default" | "stderr" | "systemd/journal" => Ok(Self::Stderr),
             "stdout" => Ok(Self::Stdout),
-            path => OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map(|file| Self::File(Mutex::new(file)))
-                .map_err(|source| LoggingError::Open { path: path.into(), source }),
+            path => match &options.rotation {
+                None => OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .map(|file| Self::File(Mutex::new(file)))
+                    .map_err(refused),
+                Some(rotation) => RotatingFile::open(path.as_ref(), rotation.clone())
+                    .map(|file| Self::Rotating(Mutex::new(file)))
+                    .map_err(refused),
+            },
         }
     }
 
@@ -155,6 +184,7 @@ impl Sink {
             Self::Stderr => io::stderr().lock().write_all(line),
             Self::Stdout => io::stdout().lock().write_all(line),
             Self::File(file) => file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line),
+            Self::Rotating(file) => file.lock().unwrap_or_else(PoisonError::into_inner).write(line),
         };
     }
 }

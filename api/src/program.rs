@@ -9,13 +9,18 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::args::Settings;
 use crate::config::Config;
-use crate::logging::{self, Format};
+use crate::logging::{self, Format, Rotation};
 use crate::server::{Exit, Server, Stopper};
 use crate::{dev, signals, version};
 
 /// Runs a member until it is asked to stop or cannot go on.
 pub fn serve(settings: &Settings) -> ExitCode {
-    let options = log_options(settings);
+    let options = match log_options(settings) {
+        Ok(options) => options,
+        Err(error) => {
+            return fatal(&logging::Options::default(), "failed to verify flags", &error);
+        }
+    };
     if let Err(error) = logging::start(&options) {
         return fatal(&logging::Options::default(), "failed to open the log", &error.to_string());
     }
@@ -93,15 +98,20 @@ pub fn fatal(log: &logging::Options, what: &str, error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_options(settings: &Settings) -> logging::Options {
-    logging::Options {
+fn log_options(settings: &Settings) -> Result<logging::Options, String> {
+    let rotation = match settings.boolean("enable-log-rotation") {
+        true => Some(Rotation::parse(settings.text("log-rotation-config-json"))?),
+        false => None,
+    };
+    Ok(logging::Options {
         level: settings.text("log-level").to_owned(),
         format: match settings.text("log-format") {
             "console" => Format::Console,
             _ => Format::Json,
         },
         outputs: settings.list("log-outputs").into_iter().map(ToOwned::to_owned).collect(),
-    }
+        rotation,
+    })
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::pool::Pool;
 use crate::services::Shared;
 use crate::snapshot::Desk;
 use crate::tls::{TlsError, TlsSettings};
+use crate::traces::{TraceSender, TraceSettings, Traces};
 
 pub use crate::exit::Exit;
 
@@ -41,6 +42,10 @@ pub struct ServerConfig {
     pub listen_client: Vec<ListenUrl>,
     /// Where health is served as well, even before the member is ready.
     pub listen_metrics: Vec<ListenUrl>,
+    /// Whether other programs may listen on the same ports (SO_REUSEPORT).
+    pub reuse_port: bool,
+    /// Where all but gRPC is served, if apart from the client URLs.
+    pub listen_http: Vec<ListenUrl>,
     /// Where other members connect; when empty, the node binds its own addresses.
     pub listen_peer: Vec<ListenUrl>,
     /// How, where a client URL is secure.
@@ -71,6 +76,8 @@ pub struct ServerConfig {
     pub auto_compaction: Option<Retention>,
     /// `--warning-unary-request-duration`.
     pub warning_unary_request_duration: Duration,
+    /// Where calls are traced to, if they are.
+    pub traces: Option<TraceSettings>,
     /// `--metrics=extensive`: calls are timed.
     pub extensive_metrics: bool,
 }
@@ -82,6 +89,8 @@ impl ServerConfig {
             node,
             listen_client,
             listen_metrics: Vec::new(),
+            listen_http: Vec::new(),
+            reuse_port: false,
             listen_peer: Vec::new(),
             client_tls: TlsSettings::default(),
             peer_tls: TlsSettings::default(),
@@ -97,6 +106,7 @@ impl ServerConfig {
             etcd_version: crate::version::ETCD_VERSION,
             auto_compaction: None,
             warning_unary_request_duration: Duration::from_millis(300),
+            traces: None,
             extensive_metrics: false,
         }
     }
@@ -166,10 +176,17 @@ impl Server {
         let doors = Doors::open(&config)?;
         let client_addresses = doors.client_addresses();
         doors::open_peers(&config, &mut seams)?;
+        let (traces, sender) = match &config.traces {
+            Some(settings) => {
+                settings.start().map(|(traces, sender)| (Some(traces), Some(sender)))?
+            }
+            None => (None, None),
+        };
         let exit = Arc::new(ExitCell::default());
         let stop = Arc::new(watch::Sender::new(false));
         let (opened, open) = std::sync::mpsc::channel();
-        let conductor = Conductor { config, doors, exit: exit.clone(), stop: stop.clone() };
+        let conductor =
+            Conductor { config, doors, traces, sender, exit: exit.clone(), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("raft".to_owned());
         let conductor = thread.spawn(move || conductor.run(seams, &opened))?;
         let stopper = Stopper { stop };
@@ -208,6 +225,8 @@ impl Drop for Server {
 struct Conductor {
     config: ServerConfig,
     doors: Doors,
+    traces: Option<Traces>,
+    sender: Option<TraceSender>,
     exit: Arc<ExitCell>,
     stop: Arc<watch::Sender<bool>>,
 }
@@ -259,6 +278,10 @@ impl Conductor {
         compacting.inspect(tokio::task::JoinHandle::abort);
         node.shutdown().await;
         self.exit.set(Exit::Stopped);
+        // Nobody waits for the server any more.
+        if let Some(sender) = self.sender.take() {
+            sender.stop();
+        }
     }
 
     fn serve(&self, shared: &Shared, doors: Vec<Door>, runtimes: usize) -> io::Result<Acceptor> {
@@ -315,6 +338,7 @@ impl Conductor {
             exit: self.exit.clone(),
             http: Arc::new(config.http.clone()),
             tallies: Tallies::new(config.extensive_metrics, config.warning_unary_request_duration),
+            traces: self.traces.clone(),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
             auth: Arc::new(config.auth.clone()),

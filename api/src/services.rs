@@ -17,6 +17,7 @@ use crate::metrics::tally::{Tallies, Tally};
 use crate::pool::Pool;
 use crate::snapshot::Desk;
 use crate::status::Error;
+use crate::traces::Traces;
 use crate::turns::Turns;
 
 /// What all runtimes share.
@@ -36,6 +37,8 @@ pub struct Shared {
     pub exit: Arc<ExitCell>,
     /// What the runtimes count.
     pub(crate) tallies: Tallies,
+    /// Where calls are traced, if they are.
+    pub traces: Option<Traces>,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
     /// The shortest lease that is granted, in seconds.

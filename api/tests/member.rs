@@ -107,3 +107,26 @@ fn a_port_in_use_is_named() {
     let error = refused(&flags(folder.path(), port));
     assert!(error.contains(&port.to_string()), "{error}");
 }
+
+#[test]
+fn http_is_served_apart_from_calls_where_it_has_urls_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = free_ports(3);
+    let mut flags = flags(folder.path(), port);
+    flags.push(format!("--listen-client-http-urls=http://127.0.0.1:{}", port + 2));
+    let mut member = Program::start(&flags);
+    member.until(READY);
+    put(&format!("http://127.0.0.1:{port}"), "k", "v");
+    let status = |port: u16| -> String {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer.lines().next().expect("a status").to_owned()
+    };
+    assert_eq!(status(port), "HTTP/1.1 404 Not Found");
+    assert_eq!(status(port + 2), "HTTP/1.1 200 OK");
+}

@@ -87,3 +87,21 @@ fn an_impossible_local_cluster_exits_with_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("--members=0"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_configuration_file_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("etcd.yml");
+    let path = path.to_str().expect("text");
+    for (content, expected) in [
+        ("heartbeat-interval: soon\n", "of type uint"),
+        ("name: [a\n", "error converting YAML to JSON"),
+        ("heartbeat-interval: 0\n", "--heartbeat-interval must be >0"),
+    ] {
+        std::fs::write(path, content).expect("written");
+        let output = holdfast(&["--config-file", path], &[]);
+        assert_eq!(output.status.code(), Some(1), "{content}");
+        let text = stderr(&output);
+        assert!(text.contains(expected), "{content}: {text}");
+    }
+}

@@ -249,11 +249,23 @@ impl Reader {
         &self.shared.counts
     }
 
-    /// How many keys are alive.
+    /// How many keys are alive, about: writers go on between the steps of the count, none of which
+    /// holds the index for long.
     pub fn keys(&self) -> i64 {
-        let mut budget = usize::MAX;
-        let (index, at) = (self.shared.index(), self.shared.visible());
-        index.count(&KeyRange::everything(), None, at, &mut budget).0
+        const STEP_CHUNKS: usize = 1024;
+        let (range, at) = (KeyRange::everything(), self.shared.visible());
+        let (mut total, mut cursor) = (0, None);
+        loop {
+            let mut budget = STEP_CHUNKS;
+            let index = self.shared.index();
+            let (count, next) = index.count(&range, cursor.as_deref(), at, &mut budget);
+            drop(index);
+            total += count;
+            match next {
+                Some(_) => cursor = next,
+                None => return total,
+            }
+        }
     }
 
     /// How the block cache fares.

@@ -158,6 +158,9 @@ async fn answer(
 ) -> Response<Body> {
     match purpose {
         Purpose::Clients => router::serve(services, request).await,
+        Purpose::Grpc if router::is_call(&request) => router::serve(services, request).await,
+        Purpose::Http if !router::is_call(&request) => router::serve(services, request).await,
+        Purpose::Grpc | Purpose::Http => endpoints::not_here(),
         Purpose::Health => endpoints::serve(services, request).await,
     }
 }

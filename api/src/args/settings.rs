@@ -12,6 +12,8 @@ pub enum Source {
     CommandLine,
     /// An `ETCD_*` variable.
     Environment,
+    /// The file that `--config-file` names.
+    File,
     /// Nobody gave it.
     Default,
 }

@@ -81,6 +81,7 @@ use Kind::{
 const NOT_BUILT: &str = "it is not built yet";
 const NO_NEED: &str = "there is nothing to set in this server";
 const ONE_FOLDER: &str = "the log lies in the data directory, and cannot lie elsewhere yet";
+const PINGS: &str = "clients may ping as often as they like";
 const ALWAYS_REUSED: &str = "listeners always set SO_REUSEADDR";
 const NO_DISCOVERY: &str = "discovery is not built yet, give --initial-cluster";
 const NO_V2: &str = "the v2 API does not exist in this server";
@@ -118,7 +119,7 @@ pub const SERVER: &[Flag] = &[
     row("Member", "initial-election-tick-advance", Bool, "true", None(NO_NEED), "Shorten the first election timeout."),
     row("Member", "listen-peer-urls", Urls, "http://localhost:2380", Works, "URLs to listen on for other members."),
     row("Member", "listen-client-urls", Urls, "http://localhost:2379", Works, "URLs to listen on for clients, gRPC and HTTP."),
-    row("Member", "listen-client-http-urls", OptionalUrls, "", Refused(NOT_BUILT), "Separate URLs for HTTP clients."),
+    row("Member", "listen-client-http-urls", OptionalUrls, "", Works, "URLs for HTTP clients; the client URLs then serve gRPC alone."),
     row("Member", "max-snapshots", Uint, "5", None(NO_NEED), "Snapshot files to keep."),
     row("Member", "max-wals", Uint, "5", None(NO_NEED), "Log files to keep."),
     row("Member", "memory-mlock", Bool, "false", None(NOT_BUILT), "Keep all pages in memory."),
@@ -130,10 +131,10 @@ pub const SERVER: &[Flag] = &[
     row("Member", "max-txn-ops", Uint32, "128", Works, "Operations permitted in a transaction."),
     row("Member", "max-request-bytes", Uint32, "1572864", Works, "Bytes permitted in a request."),
     row("Member", "max-concurrent-streams", Uint32, "4294967295", Works, "Streams permitted on a client connection."),
-    row("Member", "grpc-keepalive-min-time", Duration, "5s", None(NOT_BUILT), "Shortest interval at which a client may ping."),
+    row("Member", "grpc-keepalive-min-time", Duration, "5s", None(PINGS), "Shortest interval at which a client may ping."),
     row("Member", "grpc-keepalive-interval", Duration, "2h0m0s", Works, "Interval of pings to clients; 0 turns them off."),
     row("Member", "grpc-keepalive-timeout", Duration, "20s", Works, "Wait for the answer to a ping; 0 turns pings off."),
-    row("Member", "socket-reuse-port", Bool, "false", None(NOT_BUILT), "Listen with SO_REUSEPORT."),
+    row("Member", "socket-reuse-port", Bool, "false", Works, "Listen with SO_REUSEPORT."),
     row("Member", "socket-reuse-address", Bool, "false", None(ALWAYS_REUSED), "Listen with SO_REUSEADDR."),
     row("Member", "enable-grpc-gateway", Bool, "true", Works, "Serve the JSON gateway."),
     row("Member", "raft-read-timeout", Duration, "5s", None(NO_NEED), "Read timeout between members."),
@@ -207,15 +208,15 @@ pub const SERVER: &[Flag] = &[
     row("Monitoring and logging", "log-outputs", Text, "default", Works, "stderr, stdout, default (stderr) or files, comma-separated."),
     row("Monitoring and logging", "log-level", OneOf(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]), "info", Works, "Least level to log."),
     row("Monitoring and logging", "log-format", OneOf(&["json", "console"]), "json", Works, "Form of a log line."),
-    row("Monitoring and logging", "enable-log-rotation", Bool, "false", None(NOT_BUILT), "Rotate the log file."),
-    row("Monitoring and logging", "log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", None(NOT_BUILT), "How to rotate."),
+    row("Monitoring and logging", "enable-log-rotation", Bool, "false", Works, "Put the file of --log-outputs aside when it is full."),
+    row("Monitoring and logging", "log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", Works, "When it is full, in MiB, and how long the others are kept, in days, or how many."),
     row("Monitoring and logging", "warning-apply-duration", Duration, "100ms", Works, "Warn about an apply that takes longer."),
     row("Monitoring and logging", "warning-unary-request-duration", Duration, "300ms", Works, "Warn about a request that takes longer."),
-    row("Monitoring and logging", "enable-distributed-tracing", Bool, "false", None(NOT_BUILT), "Send traces."),
-    row("Monitoring and logging", "distributed-tracing-address", Text, "localhost:4317", None(NOT_BUILT), "Where to send traces."),
-    row("Monitoring and logging", "distributed-tracing-service-name", Text, "etcd", None(NOT_BUILT), "Service named in traces."),
-    row("Monitoring and logging", "distributed-tracing-instance-id", Text, "", None(NOT_BUILT), "Instance named in traces."),
-    row("Monitoring and logging", "distributed-tracing-sampling-rate", Int, "0", None(NOT_BUILT), "Traces kept of a million."),
+    row("Monitoring and logging", "enable-distributed-tracing", Bool, "false", Works, "Send a span of each traced call to an OpenTelemetry collector."),
+    row("Monitoring and logging", "distributed-tracing-address", Text, "localhost:4317", Works, "Where to send traces."),
+    row("Monitoring and logging", "distributed-tracing-service-name", Text, "etcd", Works, "Service named in traces."),
+    row("Monitoring and logging", "distributed-tracing-instance-id", Text, "", Works, "Instance named in traces."),
+    row("Monitoring and logging", "distributed-tracing-sampling-rate", Int, "0", Works, "Calls traced of a million, when whoever calls does not decide it."),
 
     row("Maintenance", "corrupt-check-time", Duration, "0s", None(NOT_BUILT), "Interval of comparisons between members."),
     row("Maintenance", "compact-hash-check-time", Duration, "1m0s", None(NOT_BUILT), "Interval of hash comparisons."),
@@ -230,7 +231,7 @@ pub const SERVER: &[Flag] = &[
     row("Unsafe", "unsafe-no-fsync", Bool, "false", Works, "Never wait for the disk: a power cut loses data."),
 
     row("Other", "version", Bool, "false", Works, "Print the versions and exit."),
-    row("Other", "config-file", Text, "", Refused(NOT_BUILT), "Read all settings from a file."),
+    row("Other", "config-file", Text, "", Works, "Read all settings from this YAML file, and none from elsewhere."),
 
     row("Older names", "experimental-bootstrap-defrag-threshold-megabytes", Uint, "0", Alias("bootstrap-defrag-threshold-megabytes"), ""),
     row("Older names", "experimental-backend-bbolt-freelist-type", OneOf(&["map", "array"]), "map", Alias("backend-bbolt-freelist-type"), ""),

@@ -1,5 +1,7 @@
 //! The command line and the environment, case by case; the texts are Go's and etcd's.
 
+use std::time::Duration;
+
 use super::*;
 
 fn arguments(texts: &[&str]) -> Vec<String> {
@@ -190,12 +192,7 @@ fn an_experimental_name_is_the_flag_it_became() {
 
 #[test]
 fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
-    for text in [
-        "--force-new-cluster",
-        "--config-file=/x",
-        "--discovery-token=x",
-        "--wal-dir=/x",
-    ] {
+    for text in ["--force-new-cluster", "--discovery-token=x", "--wal-dir=/x"] {
         let error = failure(&[text], &[]).to_string();
         let flag = text.split('=').next().expect("a flag");
         assert!(error.starts_with(&format!("{flag} cannot be honoured")), "{error}");
@@ -314,4 +311,22 @@ fn durations_are_read_as_go_reads_them() {
     }
 }
 
-use std::time::Duration;
+#[test]
+fn a_file_takes_the_place_of_flags_and_variables() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("etcd.yml");
+    std::fs::write(&path, "name: from-file\nbogus: 1\nenable-v2: true\n").expect("written");
+    let path = path.to_str().expect("readable").to_owned();
+    let flag = format!("--config-file={path}");
+    let by_flag = settings(&["--name=a", &flag], &[("ETCD_NAME", "b"), ("ETCD_MAX_TXN_OPS", "7")]);
+    let by_variable = settings(&[], &[("ETCD_CONFIG_FILE", &path), ("ETCD_NAME", "b")]);
+    for settings in [by_flag, by_variable] {
+        assert_eq!(settings.text("name"), "from-file");
+        assert_eq!(settings.source("name"), Source::File);
+        assert_eq!(settings.unsigned("max-txn-ops"), 128);
+        assert!(settings.warnings().iter().any(|warning| warning.contains("bogus")));
+        assert!(settings.warnings().iter().any(|warning| warning.contains("--enable-v2")));
+    }
+    let error = failure(&["--config-file=/nonexistent"], &[]).to_string();
+    assert!(error.starts_with("open /nonexistent: "), "{error}");
+}

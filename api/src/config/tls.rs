@@ -128,7 +128,8 @@ impl Config {
     /// A URL that asks for TLS needs a certificate.
     pub(super) fn check_tls(&self) -> Result<(), ConfigError> {
         let secure = |url: &&ListenUrl| url.is_secure;
-        let mut clients = self.listen_client.iter().chain(&self.listen_metrics);
+        let mut clients =
+            self.listen_client.iter().chain(&self.listen_metrics).chain(&self.listen_http);
         if let Some(url) = clients.find(secure).filter(|_| !self.client_tls.has_certificate()) {
             return error(format!(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} \

@@ -18,6 +18,23 @@ pub(super) fn format(since_epoch: Duration) -> String {
     stamp
 }
 
+/// The stamp in the name of a file that was put aside: `2006-01-02T15-04-05.000`.
+pub(super) fn for_file(since_epoch: Duration) -> String {
+    let whole = format(Duration::from_secs(since_epoch.as_secs()));
+    let stamp = whole.trim_end_matches('Z').replace(':', "-");
+    format!("{stamp}.{:03}", since_epoch.subsec_millis())
+}
+
+/// Whether a text has the form of such a stamp.
+pub(super) fn is_for_file(text: &str) -> bool {
+    const FORM: &[u8] = b"0000-00-00T00-00-00.000";
+    text.len() == FORM.len()
+        && text.bytes().zip(FORM).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == *form,
+        })
+}
+
 /// Year, month and day of a day since 1970 in the Gregorian calendar. Years are counted from
 /// March, so that the leap day comes last, in eras of 400 years.
 fn date(days_since_epoch: u64) -> (u64, u64, u64) {
@@ -52,5 +69,13 @@ mod tests {
             let time = Duration::from_secs(seconds) + Duration::from_micros(micros);
             assert_eq!(format(time), expected);
         }
+    }
+
+    #[test]
+    fn stamps_of_files_are_recognised() {
+        let stamp = for_file(Duration::from_millis(951_868_800_007));
+        assert_eq!(stamp, "2000-03-01T00-00-00.007");
+        assert!(is_for_file(&stamp));
+        assert!(!is_for_file("2000-03-01T00:00:00.007") && !is_for_file(&stamp[1..]));
     }
 }

@@ -12,6 +12,12 @@ use http::Response;
 
 use super::methods::{CODES, COUNT, Flow, HANDLING, Method};
 use crate::rpc::{Body, PREFIX};
+use crate::throttle::Throttle;
+use crate::traces::{CallSpan, Traces};
+
+/// Slow calls told of in a second by one runtime: when everything is slow, the log must not make it
+/// slower.
+const WARNINGS_MAX: u32 = 10;
 
 /// The counters of one runtime.
 pub(crate) struct Tally {
@@ -20,6 +26,7 @@ pub(crate) struct Tally {
     received_bytes: Counter,
     /// `--warning-unary-request-duration`.
     expected: Duration,
+    warnings: Throttle,
     /// Events sent to watchers.
     pub(crate) events: Counter,
     /// Ranges read outside of the log.
@@ -65,6 +72,7 @@ impl Tallies {
             sent_bytes: Counter::default(),
             received_bytes: Counter::default(),
             expected: self.expected,
+            warnings: Throttle::burst(WARNINGS_MAX, Duration::from_secs(1)),
             events: Counter::default(),
             ranges: Counter::default(),
         });
@@ -144,6 +152,7 @@ pub(crate) struct Call {
     tally: Arc<Tally>,
     method: Option<Method>,
     started: Instant,
+    span: Option<CallSpan>,
     is_over: bool,
     frames: Frames,
 }
@@ -156,7 +165,19 @@ impl Call {
             tally.methods[method.index()].started.add_alone(1);
         }
         let started = Instant::now();
-        Self { tally: tally.clone(), method, started, is_over: false, frames: Frames::default() }
+        let frames = Frames::default();
+        Self { tally: tally.clone(), method, started, span: None, is_over: false, frames }
+    }
+
+    /// The same, with a span if the call is traced.
+    pub(crate) fn traced(
+        mut self,
+        traces: Option<&Traces>,
+        path: &str,
+        headers: &http::HeaderMap,
+    ) -> Self {
+        self.span = traces.and_then(|traces| traces.begin(path, headers));
+        self
     }
 
     /// The answer, which counts the rest of the call if there is more to come.
@@ -185,6 +206,9 @@ impl Call {
     /// The call has ended with a code.
     pub(crate) fn end(&mut self, code: usize) {
         self.is_over = true;
+        if let Some(span) = self.span.take() {
+            span.end(code);
+        }
         let Some(method) = self.method else { return };
         let counted = &self.tally.methods[method.index()];
         counted.handled[code.min(CODES.len() - 1)].add_alone(1);
@@ -193,7 +217,7 @@ impl Call {
             handling.observe(took);
         }
         if took > self.tally.expected && method.flow() == Flow::Unary {
-            warn(method, took, code);
+            self.tally.warn(method, took, code);
         }
     }
 
@@ -216,15 +240,19 @@ impl Drop for Call {
     }
 }
 
-/// Tells of a call that took long, as etcd does; the request's content is not kept for it.
-#[cold]
-fn warn(method: Method, took: Duration, code: usize) {
-    tracing::warn!(
-        "time spent" = ?took,
-        "response type" = method.path(),
-        code = CODES[code.min(CODES.len() - 1)],
-        "request stats"
-    );
+impl Tally {
+    /// Tells of a call that took long, as etcd does; the request's content is not kept for it.
+    #[cold]
+    fn warn(&self, method: Method, took: Duration, code: usize) {
+        let Some(left_out) = self.warnings.pass(Instant::now()) else { return };
+        tracing::warn!(
+            "time spent" = ?took,
+            "response type" = method.path(),
+            code = CODES[code.min(CODES.len() - 1)],
+            "left out" = left_out,
+            "request stats"
+        );
+    }
 }
 
 /// Counts the messages in a stream of bytes, wherever the bytes are cut.

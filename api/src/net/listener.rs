@@ -32,10 +32,11 @@ enum Bound {
 }
 
 impl Listener {
-    /// Binds; a restarted server may take its old port or file at once.
-    pub fn bind(url: &ListenUrl) -> io::Result<Self> {
+    /// Binds; a restarted server may take its old port or file at once. With `reuse_port`, others may
+    /// listen on the same port.
+    pub fn bind(url: &ListenUrl, reuse_port: bool) -> io::Result<Self> {
         let socket = match &url.place {
-            Place::Tcp(address) => Bound::Tcp(bind_tcp(*address)?),
+            Place::Tcp(address) => Bound::Tcp(bind_tcp(*address, reuse_port)?),
             Place::Unix(path) => {
                 remove_old(path)?;
                 let socket = StdUnixListener::bind(path)?;
@@ -115,9 +116,10 @@ fn remove_old(path: &Path) -> io::Result<()> {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
     if address.is_ipv6() {
         // Each address of a host is listened on by itself.
         socket.set_only_v6(address.ip() != std::net::Ipv6Addr::UNSPECIFIED)?;
@@ -139,11 +141,22 @@ mod tests {
         let url = ListenUrl::parse(&format!("unix://{}", path.display())).expect("valid");
         drop(StdUnixListener::bind(&path).expect("bound"));
         assert!(path.exists(), "std leaves it");
-        let listener = Listener::bind(&url).expect("bound again");
+        let listener = Listener::bind(&url, false).expect("bound again");
         drop(listener);
         assert!(!path.exists(), "removed with its listener");
         std::fs::write(&path, b"precious").expect("written");
-        assert!(Listener::bind(&url).is_err());
+        assert!(Listener::bind(&url, false).is_err());
         assert_eq!(std::fs::read(&path).expect("read"), b"precious");
+    }
+
+    #[test]
+    fn a_port_is_shared_only_by_those_who_say_so() {
+        let any = ListenUrl::parse("http://127.0.0.1:0").expect("valid");
+        for shared in [true, false] {
+            let first = Listener::bind(&any, shared).expect("bound");
+            let address = first.address().expect("an address");
+            let same = ListenUrl::parse(&format!("http://{address}")).expect("valid");
+            assert_eq!(Listener::bind(&same, shared).is_ok(), shared);
+        }
     }
 }
