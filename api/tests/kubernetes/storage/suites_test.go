@@ -9,21 +9,21 @@ import (
 	"testing"
 )
 
-var quick = flag.Bool("quick", false, "the store's own tests only, on one member")
+var quick = flag.Bool("quick", false, "only the tests of the store itself, on one member")
 
 // suite is the tests of one package that need a store.
 type suite struct {
 	pkg   string
 	files []string
-	// least is how many tests and subtests there must be: fewer means that the
-	// files have moved and that this suite shows less than it says.
+	// least is how many tests and subtests there are in the version that go.mod
+	// pins: fewer means that this suite shows less than it says.
 	least int
 }
 
 var suites = []suite{
-	{pkg: "etcd3", least: 300, files: []string{"store_test.go", "watcher_test.go", "compact_test.go", "linearized_read_test.go", "lease_manager_test.go"}},
-	{pkg: "cacher", least: 300, files: []string{"cacher_test.go", "delegator_test.go"}},
-	{pkg: "storagebackend/factory", least: 5, files: []string{"factory_test.go", "tls_test.go"}},
+	{pkg: "etcd3", least: 494, files: []string{"store_test.go", "watcher_test.go", "compact_test.go", "linearized_read_test.go", "lease_manager_test.go"}},
+	{pkg: "cacher", least: 377, files: []string{"cacher_test.go", "delegator_test.go"}},
+	{pkg: "storagebackend/factory", least: 16, files: []string{"factory_test.go", "tls_test.go"}},
 }
 
 // exception is a test that is known not to pass, with etcd as little as with
@@ -34,7 +34,14 @@ type exception struct {
 	reason    string
 }
 
-var exceptions = []exception{}
+var exceptions = []exception{
+	{"cacher", "TestLists/ListFromCacheSnapshot=false/List/test_List_with_limit_at_resource_version_0", "skip", noLimit},
+	{"cacher", "TestLists/ListFromCacheSnapshot=false/List/test_List_with_limit_at_resource_version_0_match=NotOlderThan", "skip", noLimit},
+	{"cacher", "TestLists/ListFromCacheSnapshot=true/List/test_List_with_limit_at_resource_version_0", "skip", noLimit},
+	{"cacher", "TestLists/ListFromCacheSnapshot=true/List/test_List_with_limit_at_resource_version_0_match=NotOlderThan", "skip", noLimit},
+}
+
+const noLimit = "its authors leave it out where a watch cache answers, which ignores limits at resource version 0"
 
 func TestStorage(t *testing.T) {
 	tree := plant(t)
