@@ -107,6 +107,9 @@ pub struct AuthTable {
 pub struct User {
     password_hash: Bytes,
     no_password: bool,
+    /// The auth revision at which it was added or got its password: whoever was authenticated
+    /// before that was another user of this name, or knew another password.
+    since: u64,
     /// In order, each once.
     roles: Vec<String>,
     /// What the roles allow together; worked out when it is first asked for, and forgotten when one

@@ -1,8 +1,9 @@
 //! The whole alphabet of the state machine: every change that can be replicated.
 //!
 //! Commands travel in log entries, so each has a field-tagged encoding that later versions can
-//! extend. They carry no clock, no randomness and no credentials: what a command does depends on
-//! the state before it and on the level of the entry that holds it, on nothing else.
+//! extend. They carry no clock and no randomness, and name the user in whose name they come but show
+//! neither its password nor its token: what a command does depends on the state before it and on the
+//! level of the entry that holds it, on nothing else.
 
 mod auth;
 

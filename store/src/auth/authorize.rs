@@ -94,7 +94,7 @@ pub(crate) fn authorize(
         return Ok(());
     }
     let who = who.filter(|who| !who.user.is_empty()).ok_or(AuthRefusal::UserEmpty)?;
-    let judge = Judge { table, leases, who, user: table.user(&who.user) };
+    let judge = Judge { table, leases, who, user: known(table, who, access)? };
     match *access {
         Access::Range(range) => judge.may(Right::Read, &range.key, &range.range_end),
         Access::Put(put) => judge.may_put(put),
@@ -107,8 +107,28 @@ pub(crate) fn authorize(
         Access::Authenticated => Ok(()),
         Access::Administer => judge.may_administer(),
         Access::User(name) if name == who.user => Ok(()),
-        Access::Role(role) if judge.user.is_some_and(|user| user.has_role(role)) => Ok(()),
+        Access::Role(role) if judge.user.has_role(role) => Ok(()),
         Access::User(_) | Access::Role(_) => judge.may_administer(),
+    }
+}
+
+/// The user that was authenticated. The name alone is not enough: the user may be gone, may be a
+/// later one of the same name, or may have got another password because the old one was known.
+fn known<'a>(
+    table: &'a AuthTable,
+    who: &Credentials,
+    access: &Access<'_>,
+) -> Result<&'a User, AuthRefusal> {
+    let administers = matches!(access, Access::Administer | Access::User(_) | Access::Role(_));
+    match table.user(&who.user) {
+        // One above the revision of the table was given by some other history.
+        Some(user) if !(user.since..=table.revision).contains(&who.auth_revision) => {
+            Err(AuthRefusal::OldRevision)
+        }
+        Some(user) => Ok(user),
+        None if administers => Err(AuthRefusal::UserNotFound),
+        None if who.auth_revision < table.revision => Err(AuthRefusal::OldRevision),
+        None => Err(AuthRefusal::PermissionDenied),
     }
 }
 
@@ -116,8 +136,7 @@ struct Judge<'a> {
     table: &'a AuthTable,
     leases: &'a dyn LeasedKeys,
     who: &'a Credentials,
-    /// None if there is no such user any more.
-    user: Option<&'a User>,
+    user: &'a User,
 }
 
 impl Judge<'_> {
@@ -125,11 +144,10 @@ impl Judge<'_> {
         if self.who.auth_revision < self.table.revision {
             return Err(AuthRefusal::OldRevision);
         }
-        let user = self.user.ok_or(AuthRefusal::PermissionDenied)?;
-        if user.is_root() {
+        if self.user.is_root() {
             return Ok(());
         }
-        let allowed = self.table.allowed(user);
+        let allowed = self.table.allowed(self.user);
         let allowed = match right {
             Right::Read => &allowed.read,
             Right::Write => &allowed.write,
@@ -195,7 +213,6 @@ impl Judge<'_> {
 
     /// The revision does not matter: root may go on changing the rules after it has changed them.
     fn may_administer(&self) -> Result<(), AuthRefusal> {
-        let user = self.user.ok_or(AuthRefusal::UserNotFound)?;
-        if user.is_root() { Ok(()) } else { Err(AuthRefusal::PermissionDenied) }
+        if self.user.is_root() { Ok(()) } else { Err(AuthRefusal::PermissionDenied) }
     }
 }

@@ -74,13 +74,14 @@ impl AuthTable {
         if self.users.contains_key(&add.name) {
             return Err(AuthRefusal::UserExists);
         }
+        self.revision += 1;
         let user = User {
             password_hash: copied(&add.password_hash),
             no_password: add.no_password,
+            since: self.revision,
             ..User::default()
         };
         self.users.insert(add.name.clone(), Arc::new(user));
-        self.revision += 1;
         Ok(Effect::None)
     }
 
@@ -94,11 +95,13 @@ impl AuthTable {
     }
 
     fn user_change_password<'a>(&mut self, change: &'a UserChangePassword) -> Changed<'a> {
+        let since = self.revision + 1;
         let user = self.user_mut(&change.name)?;
         // Without a password the user stays without.
         user.password_hash =
             if user.no_password { Bytes::new() } else { copied(&change.password_hash) };
-        self.revision += 1;
+        user.since = since;
+        self.revision = since;
         Ok(Effect::End(&change.name))
     }
 

@@ -348,6 +348,64 @@ fn an_older_authentication_reads_and_writes_nothing_but_root_may_go_on_administe
     assert_eq!(judged("ann", &Access::Administer), DENIED);
 }
 
+/// What somebody may do who was authenticated at a revision.
+fn judged_at(
+    table: &AuthTable,
+    (user, auth_revision): (&str, u64),
+    access: &Access<'_>,
+) -> Result<(), AuthRefusal> {
+    let who = Credentials { user: user.into(), auth_revision };
+    authorize(table, &Leases::default(), Some(&who), access)
+}
+
+#[test]
+fn who_was_authenticated_before_the_password_changed_may_do_nothing() {
+    let mut table = table(&[]);
+    let before = table.revision();
+    for change in [
+        AuthChangeKind::UserChangePassword(UserChangePassword {
+            name: "root".into(),
+            ..UserChangePassword::default()
+        }),
+        AuthChangeKind::UserDelete("ann".into()),
+        AuthChangeKind::UserAdd(UserAdd { name: "ann".into(), ..UserAdd::default() }),
+        AuthChangeKind::UserGrantRole(user_role("ann", "root")),
+    ] {
+        table.change(&change).unwrap_or_else(|refusal| panic!("{change:?}: {refusal}"));
+    }
+    let read = range_of("a", "");
+    for user in ["root", "ann"] {
+        for access in [
+            Access::Administer,
+            Access::Authenticated,
+            Access::User(user),
+            Access::LeaseList,
+            Access::LeaseRevoke(1),
+            Access::Range(&read),
+        ] {
+            let judged = judged_at(&table, (user, before), &access);
+            assert_eq!(judged, Err(AuthRefusal::OldRevision), "{user} {access:?}");
+            let now = judged_at(&table, (user, table.revision()), &access);
+            assert_eq!(now, Ok(()), "{user} {access:?}");
+        }
+    }
+}
+
+#[test]
+fn a_revision_that_is_yet_to_come_is_nobodys() {
+    let table = table(&[]);
+    let judged = judged_at(&table, ("root", table.revision() + 1), &Access::Administer);
+    assert_eq!(judged, Err(AuthRefusal::OldRevision));
+}
+
+#[test]
+fn who_does_not_exist_is_not_somebody() {
+    let table = table(&[]);
+    for access in [Access::Authenticated, Access::LeaseRevoke(1), Access::LeaseList] {
+        assert_eq!(judged(&table, "eve", &access), DENIED, "{access:?}");
+    }
+}
+
 #[test]
 fn users_and_roles_that_are_gone_have_no_rights() {
     let mut table = table(&[vec![permission(PermissionKind::ReadWrite, "a", "")]]);
