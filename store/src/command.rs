@@ -268,6 +268,9 @@ pub struct Compact {
     /// The oldest revision that stays readable.
     #[prost(int64, tag = "1")]
     pub revision: i64,
+    /// A member's own doing, as its flags ask for, and in nobody's name; false when a client asks.
+    #[prost(bool, tag = "2")]
+    pub automatic: bool,
 }
 
 /// Makes a lease. The member that proposes it has chosen `id` and bounded `ttl`.

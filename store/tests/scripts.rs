@@ -161,7 +161,9 @@ impl<'a> Words<'a> {
             "put" => Change::Put(self.put()),
             "del" => Change::DeleteRange(self.delete()),
             "txn" => Change::Txn(self.txn()),
-            "compact" => Change::Compact(Compact { revision: number(self.next()) }),
+            "compact" => {
+                Change::Compact(Compact { revision: number(self.next()), ..Compact::default() })
+            }
             "grant" => {
                 let (id, ttl) = (number(self.next()), number(self.next()));
                 Change::LeaseGrant(LeaseGrant { id, ttl })

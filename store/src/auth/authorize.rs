@@ -71,8 +71,8 @@ pub(crate) fn access_of(command: &Command) -> Option<Access<'_>> {
         Change::Put(put) => Some(Access::Put(put)),
         Change::DeleteRange(delete) => Some(Access::DeleteRange(delete)),
         Change::Txn(txn) => Some(Access::Txn(txn)),
-        // Members compact by themselves too. A client's compaction has been judged before.
-        Change::Compact(_) => command.credentials.as_ref().map(|_| Access::Administer),
+        Change::Compact(compact) if compact.automatic => None,
+        Change::Compact(_) => Some(Access::Administer),
         Change::LeaseGrant(_) => Some(Access::Authenticated),
         Change::LeaseRevoke(revoke) if revoke.decided_in_term != 0 => None,
         Change::LeaseRevoke(revoke) => Some(Access::LeaseRevoke(revoke.id)),
