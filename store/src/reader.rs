@@ -219,7 +219,7 @@ impl Reader {
         self.shared.auth()
     }
 
-    /// Whether `who` may have `access`. Looks at every key of the leases concerned.
+    /// Whether `who` may have `access`. Of a lease it looks at no more keys than the user has ranges.
     pub fn authorize(
         &self,
         who: Option<&Credentials>,

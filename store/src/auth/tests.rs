@@ -15,12 +15,13 @@ use crate::command::*;
 struct Leases(BTreeMap<i64, Vec<Bytes>>);
 
 impl LeasedKeys for Leases {
-    fn all_keys(&self, lease: i64, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        self.0.get(&lease).is_none_or(|keys| keys.iter().all(passes))
+    fn next_key(&self, lease: i64, from: &[u8]) -> Option<Bytes> {
+        let keys = self.0.get(&lease)?.iter();
+        keys.filter(|key| key.as_ref() >= from).min().cloned()
     }
 
-    fn all_leases(&self, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        self.0.values().flatten().all(passes)
+    fn leases(&self) -> Vec<i64> {
+        self.0.keys().copied().collect()
     }
 }
 
@@ -229,7 +230,7 @@ proptest! {
             (Access::Txn(&txn), naive::may_txn(&held, &leases, &txn)),
             (Access::LeaseRevoke(1), naive::may_lease(&held, &leases, true, 1)),
             (Access::LeaseKeepAlive(2), naive::may_lease(&held, &leases, true, 2)),
-            (Access::LeaseKeys(1), naive::may_lease(&held, &leases, false, 1)),
+            (Access::Keys(&leases.0[&1]), naive::may_lease(&held, &leases, false, 1)),
             (Access::LeaseList, [1, 2].iter().all(|id| naive::may_lease(&held, &leases, false, *id))),
             (Access::Authenticated, true),
             (Access::Administer, false),
@@ -314,6 +315,46 @@ fn a_put_within_a_transaction_is_judged_like_one_by_itself() {
             assert_eq!(authorize(&table, &leases, who.as_ref(), &access), expected, "{access:?}");
         }
     }
+}
+
+/// Keys of one lease that says how often it was asked for one.
+struct Asked {
+    keys: std::collections::BTreeSet<Bytes>,
+    times: std::cell::Cell<usize>,
+}
+
+impl LeasedKeys for Asked {
+    fn next_key(&self, _: i64, from: &[u8]) -> Option<Bytes> {
+        self.times.set(self.times.get() + 1);
+        self.keys.range(Bytes::copy_from_slice(from)..).next().cloned()
+    }
+
+    fn leases(&self) -> Vec<i64> {
+        vec![1]
+    }
+}
+
+#[test]
+fn a_lease_of_many_keys_is_judged_by_the_users_few_ranges() {
+    let keys = (0..10_000).map(|number| Bytes::from(format!("a{number:05}"))).collect();
+    let asked = Asked { keys, times: std::cell::Cell::new(0) };
+    let halves = ["a0", "a05", "a08", "b"];
+    let held = halves.windows(2).map(|ends| permission(PermissionKind::Write, ends[0], ends[1]));
+    let table = table(&[held.collect(), vec![permission(PermissionKind::Write, "x", "")]]);
+    let puts = vec![
+        Operation {
+            kind: Some(OperationKind::Put(Put {
+                key: Bytes::from("x"),
+                lease: 1,
+                ..Put::default()
+            })),
+        };
+        100
+    ];
+    let txn = Txn { success: puts, ..Txn::default() };
+    let judged = authorize(&table, &asked, someone(&table, "ann").as_ref(), &Access::Txn(&txn));
+    assert_eq!(judged, Ok(()));
+    assert!(asked.times.get() <= 4, "{} looks at the lease", asked.times.get());
 }
 
 /// CVE-2026-33413: calls that change or show the cluster were answered without asking who calls.

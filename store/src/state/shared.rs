@@ -284,27 +284,13 @@ impl Shared {
 
 const NO_PANIC: &str = "a panic under a store lock ends the process";
 
-/// How many keys of a lease are looked at under one hold of the lease table's lock.
-const LEASE_SLICE: usize = 1024;
-
 impl LeasedKeys for Shared {
-    fn all_keys(&self, lease: i64, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        let mut last = None;
-        loop {
-            let keys = self.leases().keys_after(lease, last.as_ref(), LEASE_SLICE);
-            if !keys.iter().all(&mut *passes) {
-                return false;
-            }
-            if keys.len() < LEASE_SLICE {
-                return true;
-            }
-            last = keys.into_iter().next_back();
-        }
+    fn next_key(&self, lease: i64, from: &[u8]) -> Option<Bytes> {
+        Shared::leases(self).next_key(lease, from)
     }
 
-    fn all_leases(&self, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        let leases: Vec<i64> = self.leases().all().map(|lease| lease.id).collect();
-        leases.into_iter().all(|lease| self.all_keys(lease, passes))
+    fn leases(&self) -> Vec<i64> {
+        Shared::leases(self).all().map(|lease| lease.id).collect()
     }
 }
 
