@@ -113,7 +113,10 @@ pub async fn authenticate(
             tracing::info!(user = name, "a password was wrong");
             return Err(Error::AuthenticationFailed);
         }
-        match make_token(services, &name, table.revision()).await {
+        let auth_revision = table.revision();
+        // Nobody holds the table while it may change: the change would have to copy it.
+        drop(table);
+        match make_token(services, &name, auth_revision).await {
             Err(Error::AuthOldRevision) => {}
             made => {
                 let token = made?;

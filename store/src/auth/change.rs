@@ -20,8 +20,6 @@ pub(crate) enum Effect<'a> {
     EndAll,
     /// Those of one user end.
     End(&'a str),
-    /// There is a new one.
-    Assign(&'a AssignToken),
 }
 
 type Changed<'a> = Result<Effect<'a>, AuthRefusal>;
@@ -41,7 +39,7 @@ impl AuthTable {
             AuthChangeKind::RoleDelete(name) => self.role_delete(name),
             AuthChangeKind::RoleGrantPermission(grant) => self.role_grant(grant),
             AuthChangeKind::RoleRevokePermission(revoke) => self.role_revoke(revoke),
-            AuthChangeKind::AssignToken(assign) => self.assign_token(assign),
+            AuthChangeKind::AssignToken(assign) => self.may_assign(assign).map(|()| Effect::None),
         }
     }
 
@@ -195,8 +193,9 @@ impl AuthTable {
         Ok(Effect::None)
     }
 
-    /// The rules may have changed since the password was checked: then it is checked again.
-    fn assign_token<'a>(&mut self, assign: &'a AssignToken) -> Changed<'a> {
+    /// Whether a token may be given out, which changes nothing here. The rules may have changed since
+    /// the password was checked: then it is checked again.
+    pub(crate) fn may_assign(&self, assign: &AssignToken) -> Result<(), AuthRefusal> {
         if !self.enabled {
             return Err(AuthRefusal::NotEnabled);
         }
@@ -207,7 +206,7 @@ impl AuthTable {
         if assign.auth_revision != self.revision {
             return Err(AuthRefusal::OldRevision);
         }
-        Ok(Effect::Assign(assign))
+        Ok(())
     }
 
     fn user_mut(&mut self, name: &str) -> Result<&mut User, AuthRefusal> {
