@@ -4,6 +4,7 @@
 //! threads of their own, and go no further. Who a caller is stands in `auth/caller.rs`, what it may
 //! do is decided by the store's one function, which `auth/gate.rs` asks on behalf of all services.
 
+mod behind;
 mod caller;
 mod gate;
 mod jwt;
@@ -26,6 +27,7 @@ use crate::kv::propose;
 use crate::services::Services;
 use crate::status::Error;
 
+pub use behind::Behind;
 pub use caller::{Caller, CertificateUser};
 pub use gate::Pass;
 pub use settings::{Settings, SettingsError, Tokens};

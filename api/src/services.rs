@@ -66,6 +66,8 @@ pub struct Services {
     pub turns: Arc<Turns>,
     /// What this runtime counts.
     pub(crate) tally: Arc<Tally>,
+    /// For calls that wait because they know more than this member does.
+    pub(crate) behind: auth::Behind,
 }
 
 impl Services {
@@ -80,6 +82,7 @@ impl Services {
             bells: Bells::default(),
             turns: Arc::default(),
             tally: shared.tallies.open(),
+            behind: auth::Behind::default(),
             shared,
         }
     }

@@ -517,6 +517,11 @@ func caseBadTokens(e *env) {
 		e.says(fmt.Sprintf("get with token %q", token), rangeOf("app/t", "")(ctx, e.dial(0)), badToken)
 		e.says(fmt.Sprintf("put with token %q", token), putOf(&pb.PutRequest{Key: []byte("app/t")})(ctx, e.dial(0)), badToken)
 	}
+	if !e.cluster.Server.IsEtcd() { // which waits for the index to come
+		ctx, cancel := context.WithTimeout(e.with("abcdefghijklmnop.18446744073709551615"), 3*time.Second)
+		defer cancel()
+		e.says("get with a token of an index that is yet to come", rangeOf("app/t", "")(ctx, e.dial(1)), badToken)
+	}
 	a := e.auth(0)
 	for _, q := range []*pb.AuthenticateRequest{
 		{Name: "ann", Password: "wrong"}, {Name: "ann"}, {Name: "nobody", Password: "x"}, {}, {Name: "ANN", Password: "ann-pw"},
