@@ -66,8 +66,8 @@ pub struct Services {
     pub turns: Arc<Turns>,
     /// What this runtime counts.
     pub(crate) tally: Arc<Tally>,
-    /// For calls that wait because they know more than this member does.
-    pub(crate) behind: auth::Behind,
+    /// For calls that wait to be authenticated.
+    pub(crate) waiting: auth::Waiting,
 }
 
 impl Services {
@@ -82,7 +82,7 @@ impl Services {
             bells: Bells::default(),
             turns: Arc::default(),
             tally: shared.tallies.open(),
-            behind: auth::Behind::default(),
+            waiting: auth::Waiting::default(),
             shared,
         }
     }

@@ -31,7 +31,7 @@ pub(super) async fn catch_up(
     if is_known(services) {
         return Ok(());
     }
-    let _place = services.behind.0.try_acquire().map_err(|_| Error::TooManyRequests)?;
+    let _place = services.waiting.behind.0.try_acquire().map_err(|_| Error::TooManyRequests)?;
     services.port.read_barrier().await?;
     if is_known(services) { Ok(()) } else { Err(Error::InvalidAuthToken) }
 }
