@@ -13,6 +13,7 @@ pub mod matrix;
 mod password;
 mod settings;
 mod simple;
+mod verified;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

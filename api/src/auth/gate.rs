@@ -13,7 +13,7 @@ use holdfast_store::command::Credentials;
 use crate::services::Services;
 use crate::status::Error;
 
-use super::{Caller, Tokens, simple};
+use super::{Caller, Tokens, jwt, simple};
 
 /// A permission to read, as long as nothing changes.
 #[must_use = "what was read may only be shown if it still holds"]
@@ -44,7 +44,7 @@ impl Services {
             Caller::Anonymous => Ok(None),
             Caller::Token(token) => match &self.shared.auth.tokens {
                 Tokens::Simple => simple::credentials(self, token).await.map(Some),
-                Tokens::Jwt(jwt) => jwt.credentials(token).map(Some),
+                Tokens::Jwt(jwt) => jwt::credentials(self, jwt, token).await.map(Some),
                 Tokens::Disabled => Err(Error::InvalidAuthToken),
             },
             Caller::Certificate(user) => {
