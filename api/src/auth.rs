@@ -29,7 +29,7 @@ use crate::kv::propose;
 use crate::services::Services;
 use crate::status::Error;
 
-pub use caller::{Caller, CertificateUser};
+pub use caller::Caller;
 pub use gate::Pass;
 pub use settings::{Settings, SettingsError, Tokens};
 
