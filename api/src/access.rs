@@ -114,8 +114,7 @@ async fn route(
 }
 
 /// The gateway's own calls carry no certificate, and its client must not think that they carry its.
-const CERTIFICATE_IGNORED: &str =
-    "CommonName of client sending a request against gateway will be ignored and not used as expected";
+const CERTIFICATE_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and not used as expected";
 
 /// Whether it comes with the certificate of a user.
 fn names_a_user<B>(request: &Request<B>) -> bool {

@@ -102,6 +102,13 @@ pub struct AuthTable {
     roles: BTreeMap<String, Arc<Vec<Permission>>>,
 }
 
+/// Which facts are in force; others whenever they change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthRules {
+    pub(crate) enabled: bool,
+    pub(crate) revision: u64,
+}
+
 /// One user.
 #[derive(Clone, Debug, Default)]
 pub struct User {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::authorize::authorize;
-use crate::auth::{Access, AuthRefusal, AuthTable};
+use crate::auth::{Access, AuthRefusal, AuthRules, AuthTable};
 use crate::cache::CacheFacts;
 use crate::command::{Credentials, MemberAttributes, OperationKind, Range, Txn};
 use crate::index::KeyRange;
@@ -212,6 +212,11 @@ impl Reader {
     /// Rises with every change of who may do what.
     pub fn auth_revision(&self) -> u64 {
         self.shared.auth_revision()
+    }
+
+    /// Changes whenever who may do what does.
+    pub fn auth_rules(&self) -> AuthRules {
+        AuthRules { enabled: self.auth_enabled(), revision: self.auth_revision() }
     }
 
     /// Who may do what, as of the last command applied; not older than anything that can be read.

@@ -231,10 +231,7 @@ mod tests {
     fn a_token_says_who_and_since_when() {
         let jwt = hmac(b"secret");
         let token = jwt.make("ann", 7).expect("it can sign");
-        assert_eq!(
-            jwt.verify(&token),
-            Ok(Credentials { user: "ann".into(), auth_revision: 7 })
-        );
+        assert_eq!(jwt.verify(&token), Ok(Credentials { user: "ann".into(), auth_revision: 7 }));
         assert_eq!(hmac(b"other").verify(&token), Err(Error::InvalidAuthToken));
         let known = |at| jwt.verified.find(&fingerprint(&token), at);
         assert!(known(now()).is_some(), "it need not be looked at again");

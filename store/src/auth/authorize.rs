@@ -36,6 +36,14 @@ pub enum Access<'a> {
         /// Where it ends.
         range_end: &'a [u8],
     },
+    /// Go on hearing of them, by the rules as they are now, however many of them have changed since
+    /// the authentication; as long as that still holds.
+    WatchOn {
+        /// The first key.
+        key: &'a [u8],
+        /// Where it ends.
+        range_end: &'a [u8],
+    },
     /// End a lease, and delete its keys.
     LeaseRevoke(i64),
     /// Keep a lease, and its keys.
@@ -106,6 +114,7 @@ pub(crate) fn authorize(
         Access::DeleteRange(delete) => judge.may_delete(delete),
         Access::Txn(txn) => judge.may_txn(txn),
         Access::Watch { key, range_end } => judge.may(Right::Read, key, range_end),
+        Access::WatchOn { key, range_end } => judge.has(Right::Read, key, range_end),
         Access::LeaseRevoke(id) | Access::LeaseKeepAlive(id) => judge.may_lease(Right::Write, id),
         Access::Keys(keys) => keys.iter().try_for_each(|key| judge.may(Right::Read, key, &[])),
         Access::LeaseList => {
@@ -134,6 +143,7 @@ fn known<'a>(
         }
         Some(user) => Ok(user),
         None if administers => Err(AuthRefusal::UserNotFound),
+        None if matches!(access, Access::WatchOn { .. }) => Err(AuthRefusal::PermissionDenied),
         None if who.auth_revision < table.revision => Err(AuthRefusal::OldRevision),
         None => Err(AuthRefusal::PermissionDenied),
     }
@@ -151,6 +161,10 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn may(&self, right: Right, key: &[u8], range_end: &[u8]) -> Result<(), AuthRefusal> {
         self.must_be_current()?;
+        self.has(right, key, range_end)
+    }
+
+    fn has(&self, right: Right, key: &[u8], range_end: &[u8]) -> Result<(), AuthRefusal> {
         if self.user.is_root() || self.allowed(right).covers(key, range_end) {
             return Ok(());
         }

@@ -222,9 +222,11 @@ proptest! {
         }
         let range = Range { key: key.clone(), range_end: range_end.clone(), ..Range::default() };
         let watch = Access::Watch { key: &key, range_end: &range_end };
+        let watch_on = Access::WatchOn { key: &key, range_end: &range_end };
         let asked = [
             (Access::Range(&range), naive::may(&held, false, &key, &range_end)),
             (watch, naive::may(&held, false, &key, &range_end)),
+            (watch_on, naive::may(&held, false, &key, &range_end)),
             (Access::Put(&put), naive::may_put(&held, &leases, &put)),
             (Access::DeleteRange(&delete), naive::may_delete(&held, &delete)),
             (Access::Txn(&txn), naive::may_txn(&held, &leases, &txn)),
@@ -429,6 +431,27 @@ fn who_was_authenticated_before_the_password_changed_may_do_nothing() {
             assert_eq!(now, Ok(()), "{user} {access:?}");
         }
     }
+}
+
+#[test]
+fn a_watcher_goes_on_until_its_user_changes_or_may_not_read_any_more() {
+    let mut table = table(&[vec![permission(PermissionKind::Read, "a", "")]]);
+    let since = table.revision();
+    let watch = Access::WatchOn { key: b"a", range_end: b"" };
+    change(&mut table, AuthChangeKind::RoleAdd("another".into()));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), Ok(()));
+    let again = Access::Watch { key: b"a", range_end: b"" };
+    assert_eq!(judged_at(&table, ("ann", since), &again), Err(AuthRefusal::OldRevision));
+    change(&mut table, grant("role0", permission(PermissionKind::Write, "a", "")));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), DENIED);
+    change(&mut table, grant("role0", permission(PermissionKind::Read, "a", "")));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), Ok(()));
+    let name = || "ann".to_owned();
+    let password = UserChangePassword { name: name(), password_hash: Bytes::new() };
+    change(&mut table, AuthChangeKind::UserChangePassword(password));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), Err(AuthRefusal::OldRevision));
+    change(&mut table, AuthChangeKind::UserDelete(name()));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), DENIED);
 }
 
 #[test]
