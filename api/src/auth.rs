@@ -12,6 +12,7 @@ mod jwt;
 pub mod matrix;
 mod password;
 mod settings;
+mod signatures;
 mod simple;
 mod verified;
 

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use holdfast_store::command::Credentials;
-use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::behind;
 use super::verified::{Said, Verified, fingerprint};
+use super::{behind, signatures};
 use crate::services::Services;
 use crate::status::Error;
 
@@ -78,6 +77,7 @@ impl Jwt {
         files: &KeyFiles,
         lifetime: Duration,
     ) -> Result<Self, KeyError> {
+        signatures::install();
         let private = files.private.as_deref().filter(|key| !key.is_empty());
         let signing = private.map(|key| signing_key(algorithm, key)).transpose()?;
         let public = files.public.as_deref().filter(|key| !key.is_empty());
@@ -85,9 +85,7 @@ impl Jwt {
             (_, Some(_), Some(secret)) if is_hmac(algorithm) => DecodingKey::from_secret(secret),
             (_, None, _) if is_hmac(algorithm) => return Err(KeyError::Missing),
             (Some(public), _, _) => verifying_key(algorithm, public)?,
-            (None, Some(signing), _) => {
-                DecodingKey::from_jwk(&Jwk::from_encoding_key(signing, algorithm)?)?
-            }
+            (None, Some(signing), _) => signatures::public_part(algorithm, signing)?,
             (None, None, _) => return Err(KeyError::Missing),
         };
         let (validation, verified) = (validation(algorithm), Verified::default());
@@ -259,6 +257,38 @@ mod tests {
         ] {
             assert_eq!(jwt.verify(&token), Err(Error::InvalidAuthToken), "{token}");
             assert_eq!(jwt.verified.find(&fingerprint(&token), 0), None, "{token}");
+        }
+    }
+
+    #[test]
+    fn pairs_of_keys_sign_and_verify_and_others_do_not() {
+        use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+        for (algorithm, kind) in [
+            (Algorithm::ES256, &PKCS_ECDSA_P256_SHA256),
+            (Algorithm::ES384, &PKCS_ECDSA_P384_SHA384),
+            (Algorithm::EdDSA, &PKCS_ED25519),
+        ] {
+            let pair = KeyPair::generate_for(kind).expect("a pair");
+            let private = Some(pair.serialize_pem().into_bytes());
+            let public = Some(pair.public_key_pem().into_bytes());
+            let made = |private: &Option<Vec<u8>>, public: &Option<Vec<u8>>| {
+                let files = KeyFiles { private: private.clone(), public: public.clone() };
+                Jwt::new(algorithm, &files, Duration::from_secs(60))
+            };
+            let alone = made(&private, &None).expect("the private part has the public one");
+            let both = made(&private, &public).expect("they belong together");
+            let verifier = made(&None, &public).expect("it verifies only");
+            let token = alone.make("ann", 7).expect("it can sign");
+            for jwt in [&alone, &both, &verifier] {
+                assert!(jwt.verify(&token).is_ok(), "{algorithm:?}");
+            }
+            let cut = &token[..token.len() - 4];
+            assert_eq!(both.verify(cut), Err(Error::InvalidAuthToken), "{algorithm:?}");
+            let other = KeyPair::generate_for(kind).expect("a pair");
+            let other = Some(other.public_key_pem().into_bytes());
+            assert_eq!(made(&private, &other).err(), Some(KeyError::Mismatch), "{algorithm:?}");
+            let stranger = made(&None, &other).expect("it verifies only");
+            assert_eq!(stranger.verify(&token), Err(Error::InvalidAuthToken), "{algorithm:?}");
         }
     }
 
