@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 
 use crate::rpc::Body;
 use crate::services::Services;
+use crate::tls::ConnectionIdentity;
 use crate::{gateway, http as endpoints};
 
 /// What operators permit, from the flags.
@@ -104,9 +105,21 @@ async fn route(
     let beta = path.strip_prefix("/v3beta/").map(|rest| format!("/v3/{rest}"));
     let path = beta.unwrap_or_else(|| path.to_owned());
     if gateway && path.starts_with("/v3/") {
+        if services.reader.auth_enabled() && names_a_user(&request) {
+            return endpoints::error(StatusCode::BAD_REQUEST, CERTIFICATE_IGNORED);
+        }
         return gateway::serve(services, request, &path).await;
     }
     endpoints::serve(services, request).await
+}
+
+/// The gateway's own calls carry no certificate, and its client must not think that they carry its.
+const CERTIFICATE_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and not used as expected";
+
+/// Whether it comes with the certificate of a user.
+fn names_a_user<B>(request: &Request<B>) -> bool {
+    let identity = request.extensions().get::<ConnectionIdentity>();
+    identity.is_some_and(|identity| !identity.common_name.is_empty())
 }
 
 /// The host that a request is for, without the port.

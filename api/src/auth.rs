@@ -4,19 +4,23 @@
 //! threads of their own, and go no further. Who a caller is stands in `auth/caller.rs`, what it may
 //! do is decided by the store's one function, which `auth/gate.rs` asks on behalf of all services.
 
+mod attempts;
+mod behind;
 mod caller;
 mod gate;
 mod jwt;
 pub mod matrix;
 mod password;
 mod settings;
+mod signatures;
 mod simple;
+mod verified;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use holdfast_proto::{authpb, etcdserverpb as pb};
-use holdfast_store::auth::{Access, AuthTable};
+use holdfast_store::auth::{Access, AuthTable, User};
 use holdfast_store::command::{
     AssignToken, AuthChange, AuthChangeKind, Change, Command, Permission, RoleGrantPermission,
     RoleRevokePermission, UserAdd, UserChangePassword, UserRole,
@@ -26,12 +30,19 @@ use crate::kv::propose;
 use crate::services::Services;
 use crate::status::Error;
 
-pub use caller::{Caller, CertificateUser};
+pub use caller::Caller;
 pub use gate::Pass;
 pub use settings::{Settings, SettingsError, Tokens};
 
-/// How often a password is checked again because the rules changed meanwhile.
+/// How often a token is asked for again because the rules changed meanwhile.
 const ATTEMPTS: usize = 16;
+
+/// Calls of one connection runtime that wait to be authenticated.
+#[derive(Default)]
+pub struct Waiting {
+    behind: behind::Behind,
+    attempts: attempts::Attempts,
+}
 
 /// Carries out a change; gives the header of the answer.
 async fn change(
@@ -99,21 +110,18 @@ pub async fn authenticate(
 ) -> Result<pb::AuthenticateResponse, Error> {
     services.port.read_barrier().await?;
     let pb::AuthenticateRequest { name, password } = request;
+    let mut fitting = None;
     for _ in 0..ATTEMPTS {
-        let table = services.reader.auth();
-        if !table.is_enabled() {
-            return Err(Error::AuthNotEnabled);
+        let (hash, auth_revision) = password_of(services, &name)?;
+        // What changed meanwhile is hardly ever the password.
+        if fitting.is_none() || fitting != hash {
+            if !password::fits(services, &name, password.clone(), hash.clone()).await? {
+                tracing::info!(user = name, "a password was wrong");
+                return Err(Error::AuthenticationFailed);
+            }
+            fitting = hash;
         }
-        let user = table.user(&name).ok_or(Error::AuthenticationFailed)?;
-        if user.has_no_password() {
-            return Err(Error::no_password_user());
-        }
-        let hash = user.password_hash().clone();
-        if !password::fits(services, password.clone(), hash).await? {
-            tracing::info!(user = name, "a password was wrong");
-            return Err(Error::AuthenticationFailed);
-        }
-        match make_token(services, &name, table.revision()).await {
+        match make_token(services, &name, auth_revision).await {
             Err(Error::AuthOldRevision) => {}
             made => {
                 let token = made?;
@@ -122,6 +130,20 @@ pub async fn authenticate(
         }
     }
     Err(Error::AuthOldRevision)
+}
+
+/// The hash of a user's password, if there is the user, and as of which auth revision. Nobody holds
+/// the table longer than that: a change would have to copy it.
+fn password_of(services: &Services, name: &str) -> Result<(Option<Bytes>, u64), Error> {
+    let table = services.reader.auth();
+    if !table.is_enabled() {
+        return Err(Error::AuthNotEnabled);
+    }
+    let user = table.user(name);
+    if user.is_some_and(User::has_no_password) {
+        return Err(Error::no_password_user());
+    }
+    Ok((user.map(|user| user.password_hash().clone()), table.revision()))
 }
 
 /// A token for a user whose password was checked at an auth revision; fails if there is a later.

@@ -58,7 +58,7 @@ impl Store for Member {
     }
 
     async fn compact(&self, revision: i64) -> Result<(), String> {
-        let proposed = self.port.propose(convert::compact(revision)).await;
+        let proposed = self.port.propose(convert::automatic_compaction(revision)).await;
         match proposed.map_err(|error: ProposeError| error.to_string())?.outcome.result {
             // Somebody else was quicker.
             Ok(_) | Err(Rejected::Compacted) => Ok(()),

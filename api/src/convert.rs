@@ -126,9 +126,14 @@ pub fn command(change: Change) -> Command {
     Command::from(change)
 }
 
-/// A compaction, as it is replicated.
+/// A client's compaction, as it is replicated.
 pub fn compact(revision: i64) -> Command {
-    command(Change::Compact(Compact { revision }))
+    command(Change::Compact(Compact { revision, automatic: false }))
+}
+
+/// A compaction that a member makes by itself.
+pub fn automatic_compaction(revision: i64) -> Command {
+    command(Change::Compact(Compact { revision, automatic: true }))
 }
 
 /// A grant, as it is replicated.

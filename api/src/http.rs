@@ -103,7 +103,8 @@ pub(crate) fn text(body: impl Into<bytes::Bytes>) -> Response<Body> {
     response
 }
 
-fn error(code: StatusCode, what: &str) -> Response<Body> {
+/// An error, as Go's servers answer one.
+pub(crate) fn error(code: StatusCode, what: &str) -> Response<Body> {
     let mut response = text(format!("{what}\n"));
     *response.status_mut() = code;
     response

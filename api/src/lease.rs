@@ -94,19 +94,26 @@ pub async fn time_to_live(
 /// The keys of a lease, not older than the call, if the caller may read all of them.
 async fn keys(services: &Services, caller: &Caller, id: i64) -> Result<Vec<bytes::Bytes>, Error> {
     services.port.read_barrier().await?;
-    let pass = services.may_on_pool(caller, Access::LeaseKeys(id)).await?;
-    let reader = services.reader.clone();
-    let keys = services.shared.pool.run(move || reader.lease_keys(id)).await?;
-    services.still(pass)?;
-    Ok(keys)
+    // Those that are judged are those that are shown, whatever the lease is given meanwhile.
+    services
+        .judged_on_pool(caller, move |reader, judge| {
+            let keys = reader.lease_keys(id);
+            judge(&Access::Keys(&keys))?;
+            Ok(keys)
+        })
+        .await
 }
 
 /// All leases, as this member knows them.
 pub async fn leases(services: &Services, caller: &Caller) -> Result<LeaseLeasesResponse, Error> {
-    let pass = services.may_on_pool(caller, Access::LeaseList).await?;
-    let reader = services.reader.clone();
-    let leases = services.shared.pool.run(move || reader.leases()).await?;
-    services.still(pass)?;
+    let leases = services
+        .judged_on_pool(caller, |reader, judge| {
+            // First, so that their keys are judged as they are then or later.
+            let leases = reader.leases();
+            judge(&Access::LeaseList)?;
+            Ok(leases)
+        })
+        .await?;
     let leases = leases.into_iter().map(|lease| LeaseStatus { id: lease.id }).collect();
     let header = Some(services.headers.at(services.reader.visible()));
     Ok(LeaseLeasesResponse { header, leases })

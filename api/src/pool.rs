@@ -3,10 +3,12 @@
 //! Long work gives way: its threads have a lower priority than the connection runtimes, and a read
 //! of one key that needs the disk does not queue behind it, but has threads for its kind. Both
 //! queues are bounded; when one is full, new work for it is refused and the client is told so. A
-//! job whose client has gone still runs to its end.
+//! job whose client has gone still runs to its end, but for passwords: they take so long that what
+//! nobody waits for any more, or what has waited for too long, is not begun.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -18,6 +20,8 @@ const NICENESS: i32 = 5;
 
 /// Jobs of one kind that may wait.
 const QUEUE: usize = 1024;
+/// How long a password waits for a thread at most: its client would give up soon after.
+const PASSWORD_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Threads for short jobs, which mostly wait for the disk.
 const SHORT_THREADS: usize = 2;
 
@@ -56,12 +60,24 @@ impl Pool {
         Self::run_on(&self.short, job).await
     }
 
-    /// Runs `job`, which hashes a password, apart from all reads.
+    /// Runs `job`, which hashes a password, apart from all reads; unless it has to wait for long.
     pub async fn run_password<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        Self::run_on(&self.passwords, job).await
+        let asked = Instant::now();
+        let (sender, receiver) = oneshot::channel();
+        let job = move || {
+            if sender.is_closed() {
+                return;
+            }
+            let is_late = asked.elapsed() > PASSWORD_WAIT_MAX;
+            let result = if is_late { Err(Error::TooManyRequests) } else { Ok(job()) };
+            // Its client has just gone.
+            let _ = sender.send(result);
+        };
+        Self::queue(&self.passwords, Box::new(job))?;
+        receiver.await.unwrap_or(Err(Error::Stopped))
     }
 
     async fn run_on<T: Send + 'static>(
@@ -73,11 +89,15 @@ impl Pool {
             // Nobody waits any more: the result has no use.
             let _ = sender.send(job());
         };
-        match jobs.try_send(Box::new(job)) {
-            Ok(()) => receiver.await.map_err(|_| Error::Stopped),
-            Err(TrySendError::Full(_)) => Err(Error::TooManyRequests),
-            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
-        }
+        Self::queue(jobs, Box::new(job))?;
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
+    fn queue(jobs: &SyncSender<Job>, job: Job) -> Result<(), Error> {
+        jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => Error::TooManyRequests,
+            TrySendError::Disconnected(_) => Error::Stopped,
+        })
     }
 }
 
@@ -118,6 +138,31 @@ pub(crate) fn give_way() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn passwords_of_clients_that_left_or_waited_for_long_are_not_looked_at() {
+        let pool = Pool::start(1).expect("a thread");
+        let (release, gate) = sync_channel::<()>(0);
+        let (looked, looks) = sync_channel(8);
+        let look = |at: &'static str| {
+            let looked = looked.clone();
+            pool.run_password(move || looked.send(at))
+        };
+        let blocked = pool.clone();
+        let first = tokio::spawn(async move { blocked.run_password(move || gate.recv()).await });
+        tokio::task::yield_now().await;
+        let mut left = Box::pin(look("left"));
+        let mut late = Box::pin(look("late"));
+        assert!(futures_util::poll!(&mut left).is_pending());
+        assert!(futures_util::poll!(&mut late).is_pending());
+        drop(left);
+        std::thread::sleep(PASSWORD_WAIT_MAX + Duration::from_millis(10));
+        release.send(()).expect("the job waits");
+        assert_eq!(late.await, Err(Error::TooManyRequests));
+        look("in time").await.expect("it ran").expect("the test listens");
+        assert_eq!(looks.try_iter().collect::<Vec<_>>(), ["in time"]);
+        first.await.expect("no panic").expect("it ran").expect("it was released");
+    }
 
     #[tokio::test]
     async fn a_full_queue_refuses() {

@@ -23,8 +23,7 @@ use crate::leader::Raised;
 use crate::services::Services;
 use crate::status::Error;
 
-/// A client of this member's other services, in the name of whoever called. Watches are not judged
-/// by themselves: what is watched here has just been read in that name.
+/// A client of this member's other services, in the name of whoever called.
 #[derive(Clone)]
 pub struct Client {
     services: Arc<Services>,

@@ -69,6 +69,8 @@ pub struct Services {
     pub turns: Arc<Turns>,
     /// What this runtime counts.
     pub(crate) tally: Arc<Tally>,
+    /// For calls that wait to be authenticated.
+    pub(crate) waiting: auth::Waiting,
 }
 
 impl Services {
@@ -83,6 +85,7 @@ impl Services {
             bells: Bells::default(),
             turns: Arc::default(),
             tally: shared.tallies.open(),
+            waiting: auth::Waiting::default(),
             shared,
         }
     }

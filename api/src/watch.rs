@@ -5,6 +5,7 @@
 //! stays with the hub, which bounds it. A client that closes its half keeps its watchers.
 
 mod response;
+mod watchers;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +16,8 @@ use holdfast_proto::etcdserverpb::{
     WatchCreateRequest, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion,
 };
 use holdfast_store::WatchStream;
-use holdfast_store::auth::{Access, AuthRefusal};
+use holdfast_store::auth::AuthRefusal;
+use holdfast_store::command::Credentials;
 use holdfast_store::watch::{Delivery, RefusedReason, StreamLimits, WatchSpec};
 
 use crate::auth::Caller;
@@ -24,6 +26,8 @@ use crate::leader::Raised;
 use crate::rpc::{self, Outgoing, Receiver, Step};
 use crate::services::Services;
 use crate::status::Error;
+
+use watchers::{Shown, Watchers};
 
 /// Requests taken in before deliveries have their turn.
 const REQUESTS_A_TURN: usize = 64;
@@ -34,21 +38,23 @@ const DELIVERY_BYTES: usize = 256 << 10;
 /// Bytes that the hub may hold for one stream before it sets its watchers aside.
 const QUEUE_BYTES: usize = 1 << 20;
 
-type Verdict = Result<(), RefusedReason>;
+/// In whose name a watcher is to be created, or why nobody's.
+type Name = Result<Option<Credentials>, RefusedReason>;
 
-/// A creation on its way past the rules.
-type Judging = BoxFuture<'static, (WatchSpec, Verdict)>;
+/// A creation whose caller is being authenticated.
+type Naming = BoxFuture<'static, (WatchSpec, Name)>;
 
 /// One client's stream.
 pub struct Watch {
     services: Arc<Services>,
     caller: Caller,
     requests: Receiver,
-    /// A creation that is being judged; nothing is taken in before that is done.
-    judging: Option<Judging>,
+    /// Nothing is taken in before this is done.
+    naming: Option<Naming>,
     /// The client has sent its last request.
     ended: bool,
     stream: WatchStream,
+    watchers: Watchers,
     bell: Arc<Bell>,
     leader_lost: Option<Raised>,
     stopping: Raised,
@@ -69,13 +75,15 @@ impl Watch {
         };
         let stream = services.hub.open_stream(bell.clone(), limits);
         let stopping = services.stopping();
+        let watchers = Watchers::new(services.reader.auth_rules());
         Self {
             services,
             caller,
             requests,
-            judging: None,
+            naming: None,
             ended: false,
             stream,
+            watchers,
             bell,
             leader_lost,
             stopping,
@@ -85,7 +93,7 @@ impl Watch {
     /// Hands requests to the hub; true if there may be more of them already.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<bool, Error> {
         for _ in 0..REQUESTS_A_TURN {
-            if !self.poll_judging(context) {
+            if !self.poll_naming(context) {
                 return Ok(false);
             }
             if self.ended || !self.stream.has_room() {
@@ -100,26 +108,26 @@ impl Watch {
         Ok(true)
     }
 
-    /// Carries out a creation that has been judged; false while one is being judged.
-    fn poll_judging(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(judging) = &mut self.judging else { return true };
-        let Poll::Ready((spec, verdict)) = judging.as_mut().poll(context) else { return false };
-        self.judging = None;
-        match verdict {
-            Ok(()) => self.create(spec),
-            Err(reason) => self.stream.refuse(reason),
+    /// Carries out a creation whose caller is known; false while that is not.
+    fn poll_naming(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(naming) = &mut self.naming else { return true };
+        let Poll::Ready((spec, name)) = naming.as_mut().poll(context) else { return false };
+        self.naming = None;
+        match name {
+            Ok(who) => self.create(spec, who),
+            Err(reason) => self.watchers.refuse(&self.stream, reason),
         }
         true
     }
 
-    fn create(&self, mut spec: WatchSpec) {
+    fn create(&mut self, mut spec: WatchSpec, who: Option<Credentials>) {
         let reader = &self.services.reader;
         let visible = reader.visible();
         if spec.start_revision == 0 && visible > reader.revision() {
             // From now on: what this client may have read already is not news.
             spec.start_revision = visible + 1;
         }
-        self.stream.create(spec);
+        self.watchers.create(reader, &self.stream, (spec, who));
     }
 
     fn request(&mut self, request: WatchRequest) {
@@ -129,9 +137,13 @@ impl Watch {
                 // A revision below zero is refused by the hub, whoever asks.
                 if self.services.reader.auth_enabled() && spec.start_revision >= 0 {
                     let (services, caller) = (self.services.clone(), self.caller.clone());
-                    self.judging = Some(Box::pin(judge(services, caller, spec)));
+                    let is_first = self.watchers.is_unused();
+                    self.naming =
+                        Some(Box::pin(
+                            async move { (spec, name(&services, &caller, is_first).await) },
+                        ));
                 } else {
-                    self.create(spec);
+                    self.create(spec, None);
                 }
             }
             Some(RequestUnion::CancelRequest(request)) => self.stream.cancel(request.watch_id),
@@ -146,11 +158,19 @@ impl Watch {
         let mut gathered = BytesMut::new();
         while gathered.len() < GATHERED_BYTES {
             let Some(delivery) = self.stream.next(DELIVERY_BYTES) else { break };
-            if let Delivery::Events { events, .. } = &delivery {
-                self.services.tally.events.add_alone(events.len() as u64);
-            }
-            let revision = self.services.reader.revision();
-            let response = response::of(delivery, &self.services.headers, revision);
+            let (reader, headers) = (&self.services.reader, &self.services.headers);
+            let shown = self.watchers.show(reader, &self.stream, &self.caller, delivery);
+            let revision = reader.revision();
+            let response = match shown {
+                Shown::All(delivery) => {
+                    if let Delivery::Events { events, .. } = &delivery {
+                        self.services.tally.events.add_alone(events.len() as u64);
+                    }
+                    response::of(delivery, headers, revision)
+                }
+                Shown::Ended(id, refusal) => response::ended(id, refusal, headers, revision),
+                Shown::Nothing => continue,
+            };
             rpc::put_message(&mut gathered, &response);
         }
         gathered
@@ -185,19 +205,19 @@ impl Outgoing for Watch {
     }
 }
 
-/// Whether the caller may watch this. It is asked once: who has a watcher keeps it.
-async fn judge(services: Arc<Services>, caller: Caller, spec: WatchSpec) -> (WatchSpec, Verdict) {
-    // Without a key the range begins with the first one.
-    let key: &[u8] = if spec.key.is_empty() { b"\0" } else { &spec.key };
-    let access = Access::Watch { key, range_end: &spec.range_end };
-    let verdict = match services.require(&caller, &access).await {
-        Ok(()) => Ok(()),
-        Err(Error::InvalidAuthToken) => Err(RefusedReason::InvalidToken),
-        Err(Error::AuthOldRevision) => Err(AuthRefusal::OldRevision.into()),
-        Err(Error::UserEmpty) => Err(AuthRefusal::UserEmpty.into()),
-        Err(_) => Err(AuthRefusal::PermissionDenied.into()),
-    };
-    (spec, verdict)
+/// In whose name the caller watches.
+async fn name(services: &Services, caller: &Caller, is_first: bool) -> Name {
+    if is_first {
+        // A member that lags behind would judge by old rules. They are not older than what it shows,
+        // so that it may go on by them when it cannot catch up.
+        let _ = services.port.read_barrier().await;
+    }
+    services.credentials(caller).await.map_err(|error| match error {
+        Error::InvalidAuthToken => RefusedReason::InvalidToken,
+        Error::AuthOldRevision => AuthRefusal::OldRevision.into(),
+        Error::UserEmpty => AuthRefusal::UserEmpty.into(),
+        _ => AuthRefusal::PermissionDenied.into(),
+    })
 }
 
 /// What the hub is asked for. The keys are copied: they outlive the buffer they were received in.

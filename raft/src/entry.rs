@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn command(revision: i64) -> Command {
-        Command::from(Change::Compact(Compact { revision }))
+        Command::from(Change::Compact(Compact { revision, ..Compact::default() }))
     }
 
     #[test]

@@ -157,12 +157,9 @@ impl Port {
         answer.await.unwrap_or(Err(ReadBarrierError::Stopped)).map(|_| ())
     }
 
-    /// Returns once this member has applied the entry at `index`, which another one may have done.
-    pub async fn wait_applied(&self, index: u64) -> Result<(), ReadBarrierError> {
-        let node = &self.shared.node;
-        let applied = node.status.wait_applied(index);
-        let waited = tokio::time::timeout(node.request_timeout, applied).await;
-        waited.map_err(|_| ReadBarrierError::TimedOut)
+    /// Whether this member has applied the entry at `index`, which another one may have done.
+    pub fn has_applied(&self, index: u64) -> bool {
+        self.shared.node.status.applied_index() >= index
     }
 
     /// Returns once everything is published that keys can be read after now; or when that takes

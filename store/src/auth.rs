@@ -102,11 +102,21 @@ pub struct AuthTable {
     roles: BTreeMap<String, Arc<Vec<Permission>>>,
 }
 
+/// Which facts are in force; others whenever they change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthRules {
+    pub(crate) enabled: bool,
+    pub(crate) revision: u64,
+}
+
 /// One user.
 #[derive(Clone, Debug, Default)]
 pub struct User {
     password_hash: Bytes,
     no_password: bool,
+    /// The auth revision at which it was added or got its password: whoever was authenticated
+    /// before that was another user of this name, or knew another password.
+    since: u64,
     /// In order, each once.
     roles: Vec<String>,
     /// What the roles allow together; worked out when it is first asked for, and forgotten when one

@@ -1,8 +1,9 @@
 //! The whole alphabet of the state machine: every change that can be replicated.
 //!
 //! Commands travel in log entries, so each has a field-tagged encoding that later versions can
-//! extend. They carry no clock, no randomness and no credentials: what a command does depends on
-//! the state before it and on the level of the entry that holds it, on nothing else.
+//! extend. They carry no clock and no randomness, and name the user in whose name they come but show
+//! neither its password nor its token: what a command does depends on the state before it and on the
+//! level of the entry that holds it, on nothing else.
 
 mod auth;
 
@@ -267,6 +268,9 @@ pub struct Compact {
     /// The oldest revision that stays readable.
     #[prost(int64, tag = "1")]
     pub revision: i64,
+    /// A member's own doing, as its flags ask for, and in nobody's name; false when a client asks.
+    #[prost(bool, tag = "2")]
+    pub automatic: bool,
 }
 
 /// Makes a lease. The member that proposes it has chosen `id` and bounded `ttl`.

@@ -115,11 +115,10 @@ impl LeaseTable {
         lease.map_or_else(Vec::new, |lease| lease.keys.iter().take(max).cloned().collect())
     }
 
-    /// At most `max` keys of a lease, in order: the first ones, or those after `last`.
-    pub(crate) fn keys_after(&self, id: i64, last: Option<&Bytes>, max: usize) -> Vec<Bytes> {
-        let Some(lease) = self.leases.get(&id) else { return Vec::new() };
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        lease.keys.range::<Bytes, _>((from, Bound::Unbounded)).take(max).cloned().collect()
+    /// The first key of a lease that is not before `from`.
+    pub(crate) fn next_key(&self, id: i64, from: &[u8]) -> Option<Bytes> {
+        let keys = &self.leases.get(&id)?.keys;
+        keys.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)).next().cloned()
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = LeaseInfo> + '_ {

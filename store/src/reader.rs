@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::authorize::authorize;
-use crate::auth::{Access, AuthRefusal, AuthTable};
+use crate::auth::{Access, AuthRefusal, AuthRules, AuthTable};
 use crate::cache::CacheFacts;
 use crate::command::{Credentials, MemberAttributes, OperationKind, Range, Txn};
 use crate::index::KeyRange;
@@ -214,12 +214,17 @@ impl Reader {
         self.shared.auth_revision()
     }
 
+    /// Changes whenever who may do what does.
+    pub fn auth_rules(&self) -> AuthRules {
+        AuthRules { enabled: self.auth_enabled(), revision: self.auth_revision() }
+    }
+
     /// Who may do what, as of the last command applied; not older than anything that can be read.
     pub fn auth(&self) -> Arc<AuthTable> {
         self.shared.auth()
     }
 
-    /// Whether `who` may have `access`. Looks at every key of the leases concerned.
+    /// Whether `who` may have `access`. Of a lease it looks at no more keys than the user has ranges.
     pub fn authorize(
         &self,
         who: Option<&Credentials>,

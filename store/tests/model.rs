@@ -248,7 +248,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => put().prop_map(|put| Step::Apply(Change::Put(put))),
         4 => delete().prop_map(|delete| Step::Apply(Change::DeleteRange(delete))),
         6 => txn().prop_map(|txn| Step::Apply(Change::Txn(txn))),
-        2 => (-1i64..50).prop_map(|revision| Step::Apply(Change::Compact(Compact { revision }))),
+        2 => (-1i64..50).prop_map(|revision| Step::Apply(Change::Compact(Compact { revision, ..Compact::default() }))),
         2 => (1i64..4, 1i64..9).prop_map(|(id, ttl)| {
             Step::Apply(Change::LeaseGrant(LeaseGrant { id, ttl }))
         }),

@@ -58,7 +58,7 @@ fn a_compaction_waits_for_a_stream_at_an_older_revision() {
     let mut opened = store();
     let mut stream = old_stream(&opened);
     assert_eq!(next(&mut stream).unwrap(), 100);
-    apply(&mut opened, 3, Change::Compact(Compact { revision: 3 }));
+    apply(&mut opened, 3, Change::Compact(Compact { revision: 3, ..Compact::default() }));
     settle(&mut opened);
     let done = Arc::new(AtomicBool::new(false));
     let told = done.clone();
@@ -86,7 +86,7 @@ fn a_stream_that_takes_too_long_ends_with_compacted() {
     opened.reader.tick(1_000);
     let mut stream = old_stream(&opened);
     assert_eq!(next(&mut stream).unwrap(), 100);
-    apply(&mut opened, 3, Change::Compact(Compact { revision: 3 }));
+    apply(&mut opened, 3, Change::Compact(Compact { revision: 3, ..Compact::default() }));
     opened.reader.tick(61_001);
     settle(&mut opened);
     let refused = next(&mut stream).unwrap_err();

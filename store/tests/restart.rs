@@ -66,7 +66,10 @@ fn command(seed: u64, index: u64) -> Command {
             Change::LeaseRevoke(LeaseRevoke { id, decided_in_term: 0 })
         }
         // Some are in the future or compacted already, and are rejected alike everywhere.
-        _ => Change::Compact(Compact { revision: (index / 2 + numbers.below(50)) as i64 }),
+        _ => Change::Compact(Compact {
+            revision: (index / 2 + numbers.below(50)) as i64,
+            ..Compact::default()
+        }),
     };
     Command::from(change)
 }

@@ -12,7 +12,7 @@
 //! txn TARGET KEY[..END] OP GIVEN & ... ? operation ; operation : operation ; ...
 //!               with nested transactions in brackets: [ txn ... ]
 //! read txn ...                             the same, by a reader
-//! compact N | grant ID TTL | revoke ID [term=N] | checkpoint ID N [term=N] | leases | keys ID
+//! compact N [automatic] | grant ID TTL | revoke ID [term=N] | checkpoint ID N [term=N] | leases | keys ID
 //! hash [N] | sweep | restart
 //! auth on|off | auth user add NAME [nopassword] | auth user delete NAME | auth user password NAME HASH
 //! auth user grant|revoke NAME ROLE | auth role add|delete NAME
@@ -161,7 +161,10 @@ impl<'a> Words<'a> {
             "put" => Change::Put(self.put()),
             "del" => Change::DeleteRange(self.delete()),
             "txn" => Change::Txn(self.txn()),
-            "compact" => Change::Compact(Compact { revision: number(self.next()) }),
+            "compact" => {
+                let (revision, automatic) = (number(self.next()), self.next() == "automatic");
+                Change::Compact(Compact { revision, automatic })
+            }
             "grant" => {
                 let (id, ttl) = (number(self.next()), number(self.next()));
                 Change::LeaseGrant(LeaseGrant { id, ttl })

@@ -87,7 +87,11 @@ fn a_late_watcher_reads_what_a_live_one_got() {
     assert_eq!(events(&opened, &late), expected);
 
     let revision = opened.reader.revision();
-    apply(&mut opened, 3001, Change::Compact(Compact { revision: revision - 100 }));
+    apply(
+        &mut opened,
+        3001,
+        Change::Compact(Compact { revision: revision - 100, ..Compact::default() }),
+    );
     for index in 3002..3200 {
         apply(&mut opened, index, change(index));
     }

@@ -6,10 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Request};
 
-/// The common name of a client certificate that was verified, as an extension of each request of
-/// its connection. The acceptor puts it there where `--client-cert-auth` asks for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateUser(pub Arc<str>);
+use crate::tls::ConnectionIdentity;
 
 /// Where a token stands, the first one first.
 const TOKEN: [&str; 2] = ["token", "authorization"];
@@ -25,7 +22,8 @@ pub enum Caller {
     Anonymous,
     /// Whoever was given this token; not to be logged.
     Token(Box<str>),
-    /// The user of a verified certificate.
+    /// The common name of a certificate that was verified because of `--client-cert-auth`; never
+    /// empty.
     Certificate(Arc<str>),
 }
 
@@ -38,9 +36,11 @@ impl Caller {
             let token = token.to_str().unwrap_or_default();
             return Self::Token(token.strip_prefix(BEARER).unwrap_or(token).into());
         }
-        match request.extensions().get::<CertificateUser>() {
-            Some(CertificateUser(user)) if !is_passed_on(headers) => {
-                Self::Certificate(user.clone())
+        match request.extensions().get() {
+            Some(ConnectionIdentity { common_name })
+                if !common_name.is_empty() && !is_passed_on(headers) =>
+            {
+                Self::Certificate(common_name.clone())
             }
             _ => Self::Anonymous,
         }
@@ -61,7 +61,7 @@ mod tests {
             request.headers_mut().append(*name, value.parse().expect("a header's value"));
         }
         if let Some(user) = certificate {
-            request.extensions_mut().insert(CertificateUser(user.into()));
+            request.extensions_mut().insert(ConnectionIdentity { common_name: user.into() });
         }
         Caller::of(&request)
     }
@@ -70,6 +70,7 @@ mod tests {
     fn a_token_comes_before_a_certificate_even_if_it_is_worth_nothing() {
         assert_eq!(caller(&[], None), Caller::Anonymous);
         assert_eq!(caller(&[], Some("ann")), Caller::Certificate("ann".into()));
+        assert_eq!(caller(&[], Some("")), Caller::Anonymous);
         assert_eq!(caller(&[("token", "t.1")], Some("ann")), Caller::Token("t.1".into()));
         assert_eq!(caller(&[("token", "")], Some("ann")), Caller::Token("".into()));
     }

@@ -6,13 +6,14 @@
 //! read. Writes are judged where they are applied, in the name of whoever [`Services::credentials`]
 //! finds.
 
-use holdfast_store::auth::Access;
+use holdfast_store::Reader;
+use holdfast_store::auth::{Access, AuthRefusal};
 use holdfast_store::command::Credentials;
 
 use crate::services::Services;
 use crate::status::Error;
 
-use super::{Caller, Tokens, simple};
+use super::{Caller, Tokens, jwt, simple};
 
 /// A permission to read, as long as nothing changes.
 #[must_use = "what was read may only be shown if it still holds"]
@@ -23,6 +24,9 @@ pub enum Pass {
     /// By the rules of this auth revision.
     At(u64),
 }
+
+/// Says whether a caller may have access.
+pub type Judge<'a> = &'a dyn Fn(&Access<'_>) -> Result<(), AuthRefusal>;
 
 impl Services {
     /// Who a request says it comes from; not looked at while authorization is off.
@@ -40,7 +44,7 @@ impl Services {
             Caller::Anonymous => Ok(None),
             Caller::Token(token) => match &self.shared.auth.tokens {
                 Tokens::Simple => simple::credentials(self, token).await.map(Some),
-                Tokens::Jwt(jwt) => jwt.credentials(token).map(Some),
+                Tokens::Jwt(jwt) => jwt::credentials(self, jwt, token).await.map(Some),
                 Tokens::Disabled => Err(Error::InvalidAuthToken),
             },
             Caller::Certificate(user) => {
@@ -51,7 +55,7 @@ impl Services {
     }
 
     /// Refuses what the caller may not do, by the rules that this member knows. Not for
-    /// [`Access`] to leases, which can take long.
+    /// [`Access::LeaseList`], which can take long.
     pub async fn may(&self, caller: &Caller, access: &Access<'_>) -> Result<Pass, Error> {
         if !self.reader.auth_enabled() {
             return Ok(Pass::Open);
@@ -66,20 +70,21 @@ impl Services {
         self.may(caller, access).await.map(|_| ())
     }
 
-    /// As [`Services::may`], for what looks at every key of a lease.
-    pub async fn may_on_pool(
+    /// Reads something long on the pool that judges what it has read; gives it if the rules have not
+    /// changed meanwhile. While authorization is off, everything passes.
+    pub async fn judged_on_pool<T: Send + 'static>(
         &self,
         caller: &Caller,
-        access: Access<'static>,
-    ) -> Result<Pass, Error> {
-        if !self.reader.auth_enabled() {
-            return Ok(Pass::Open);
-        }
+        read: impl FnOnce(&Reader, Judge<'_>) -> Result<T, AuthRefusal> + Send + 'static,
+    ) -> Result<T, Error> {
         let who = self.credentials(caller).await?;
-        let (reader, asked) = (self.reader.clone(), who.clone());
-        let judge = move || reader.authorize(asked.as_ref(), &access);
-        self.shared.pool.run(judge).await??;
-        Ok(pass(who))
+        self.reader.authorize(who.as_ref(), &Access::Authenticated)?;
+        let pass = pass(who.clone());
+        let reader = self.reader.clone();
+        let read = move || read(&reader, &|access| reader.authorize(who.as_ref(), access));
+        let read = self.shared.pool.run(read).await??;
+        self.still(pass)?;
+        Ok(read)
     }
 
     /// Whether what was read since may be shown.

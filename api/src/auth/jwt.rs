@@ -5,13 +5,15 @@
 //! configured method are looked at, and each must say when it expires.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use holdfast_store::command::Credentials;
-use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
+use super::verified::{Said, Verified, fingerprint};
+use super::{behind, signatures};
 use crate::services::Services;
 use crate::status::Error;
 
@@ -21,7 +23,9 @@ pub struct Jwt {
     /// None where tokens are made elsewhere and only looked at here.
     signing: Option<EncodingKey>,
     verifying: DecodingKey,
+    validation: Validation,
     lifetime: Duration,
+    verified: Verified,
 }
 
 /// What a token says. The revision is a number of any kind, as JSON has them.
@@ -73,6 +77,7 @@ impl Jwt {
         files: &KeyFiles,
         lifetime: Duration,
     ) -> Result<Self, KeyError> {
+        signatures::install();
         let private = files.private.as_deref().filter(|key| !key.is_empty());
         let signing = private.map(|key| signing_key(algorithm, key)).transpose()?;
         let public = files.public.as_deref().filter(|key| !key.is_empty());
@@ -80,12 +85,11 @@ impl Jwt {
             (_, Some(_), Some(secret)) if is_hmac(algorithm) => DecodingKey::from_secret(secret),
             (_, None, _) if is_hmac(algorithm) => return Err(KeyError::Missing),
             (Some(public), _, _) => verifying_key(algorithm, public)?,
-            (None, Some(signing), _) => {
-                DecodingKey::from_jwk(&Jwk::from_encoding_key(signing, algorithm)?)?
-            }
+            (None, Some(signing), _) => signatures::public_part(algorithm, signing)?,
             (None, None, _) => return Err(KeyError::Missing),
         };
-        let jwt = Self { algorithm, signing, verifying, lifetime };
+        let (validation, verified) = (validation(algorithm), Verified::default());
+        let jwt = Self { algorithm, signing, verifying, validation, lifetime, verified };
         jwt.check_keys()?;
         Ok(jwt)
     }
@@ -121,21 +125,53 @@ impl Jwt {
     }
 
     /// What a token says, if it is one.
-    fn read(&self, token: &str) -> Option<Credentials> {
-        let mut validation = Validation::new(self.algorithm);
-        validation.leeway = 0;
-        validation.validate_nbf = true;
-        validation.validate_aud = false;
-        let read = jsonwebtoken::decode::<Claims<f64>>(token, &self.verifying, &validation);
+    fn read(&self, token: &str) -> Option<Said> {
+        let read = jsonwebtoken::decode::<Claims<f64>>(token, &self.verifying, &self.validation);
         let claims = read.ok()?.claims;
         let auth_revision = claims.revision as u64;
-        Some(Credentials { user: claims.username, auth_revision })
+        let credentials = Credentials { user: claims.username, auth_revision };
+        Some(Said { credentials, expiry: claims.exp })
     }
 
-    /// Whose token it is.
-    pub(super) fn credentials(&self, token: &str) -> Result<Credentials, Error> {
-        self.read(token).ok_or(Error::InvalidAuthToken)
+    /// Whose token it is, and keeps it in mind.
+    fn verify(&self, token: &str) -> Result<Credentials, Error> {
+        let said = self.read(token).ok_or(Error::InvalidAuthToken)?;
+        self.verified.keep(fingerprint(token), said.clone(), now());
+        Ok(said.credentials)
     }
+}
+
+/// Whose token it is, once this member knows of the rules that the token knows of.
+pub(super) async fn credentials(
+    services: &Services,
+    jwt: &Arc<Jwt>,
+    token: &str,
+) -> Result<Credentials, Error> {
+    let credentials = match jwt.verified.find(&fingerprint(token), now()) {
+        Some(credentials) => credentials,
+        None if is_hmac(jwt.algorithm) => jwt.verify(token)?,
+        None => {
+            // Other signatures take longer than a connection runtime may be held up.
+            let (jwt, token) = (jwt.clone(), token.to_owned());
+            services.shared.pool.run_password(move || jwt.verify(&token)).await??
+        }
+    };
+    let revision = credentials.auth_revision;
+    behind::catch_up(services, |services| services.reader.auth_revision() >= revision).await?;
+    Ok(credentials)
+}
+
+fn validation(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = 0;
+    validation.validate_nbf = true;
+    validation.validate_aud = false;
+    validation
+}
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A token for a user whose password was checked at an auth revision.
@@ -193,11 +229,11 @@ mod tests {
     fn a_token_says_who_and_since_when() {
         let jwt = hmac(b"secret");
         let token = jwt.make("ann", 7).expect("it can sign");
-        assert_eq!(
-            jwt.credentials(&token),
-            Ok(Credentials { user: "ann".into(), auth_revision: 7 })
-        );
-        assert_eq!(hmac(b"other").credentials(&token), Err(Error::InvalidAuthToken));
+        assert_eq!(jwt.verify(&token), Ok(Credentials { user: "ann".into(), auth_revision: 7 }));
+        assert_eq!(hmac(b"other").verify(&token), Err(Error::InvalidAuthToken));
+        let known = |at| jwt.verified.find(&fingerprint(&token), at);
+        assert!(known(now()).is_some(), "it need not be looked at again");
+        assert_eq!(known(now() + 61), None, "but for its time");
     }
 
     #[test]
@@ -219,7 +255,40 @@ mod tests {
             expired.expect("it can sign"),
             longer.make("ann", 7).expect("it can sign"),
         ] {
-            assert_eq!(jwt.credentials(&token), Err(Error::InvalidAuthToken), "{token}");
+            assert_eq!(jwt.verify(&token), Err(Error::InvalidAuthToken), "{token}");
+            assert_eq!(jwt.verified.find(&fingerprint(&token), 0), None, "{token}");
+        }
+    }
+
+    #[test]
+    fn pairs_of_keys_sign_and_verify_and_others_do_not() {
+        use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+        for (algorithm, kind) in [
+            (Algorithm::ES256, &PKCS_ECDSA_P256_SHA256),
+            (Algorithm::ES384, &PKCS_ECDSA_P384_SHA384),
+            (Algorithm::EdDSA, &PKCS_ED25519),
+        ] {
+            let pair = KeyPair::generate_for(kind).expect("a pair");
+            let private = Some(pair.serialize_pem().into_bytes());
+            let public = Some(pair.public_key_pem().into_bytes());
+            let made = |private: &Option<Vec<u8>>, public: &Option<Vec<u8>>| {
+                let files = KeyFiles { private: private.clone(), public: public.clone() };
+                Jwt::new(algorithm, &files, Duration::from_secs(60))
+            };
+            let alone = made(&private, &None).expect("the private part has the public one");
+            let both = made(&private, &public).expect("they belong together");
+            let verifier = made(&None, &public).expect("it verifies only");
+            let token = alone.make("ann", 7).expect("it can sign");
+            for jwt in [&alone, &both, &verifier] {
+                assert!(jwt.verify(&token).is_ok(), "{algorithm:?}");
+            }
+            let cut = &token[..token.len() - 4];
+            assert_eq!(both.verify(cut), Err(Error::InvalidAuthToken), "{algorithm:?}");
+            let other = KeyPair::generate_for(kind).expect("a pair");
+            let other = Some(other.public_key_pem().into_bytes());
+            assert_eq!(made(&private, &other).err(), Some(KeyError::Mismatch), "{algorithm:?}");
+            let stranger = made(&None, &other).expect("it verifies only");
+            assert_eq!(stranger.verify(&token), Err(Error::InvalidAuthToken), "{algorithm:?}");
         }
     }
 

@@ -28,15 +28,39 @@ pub(super) async fn hash(services: &Services, password: String) -> Result<Bytes,
     }
 }
 
-/// Whether a password has this hash; a hash that is none fits no password.
+/// Whether a password has the hash of a user; a hash that is none fits no password. Without a hash
+/// there is no such user, which takes as long to find out as that a password is wrong.
 pub(super) async fn fits(
     services: &Services,
+    user: &str,
     password: String,
-    hash: Bytes,
+    hash: Option<Bytes>,
 ) -> Result<bool, Error> {
+    let exists = hash.is_some();
+    let hash = hash.unwrap_or_else(|| nobodys(services.shared.auth.bcrypt_cost).into());
     let compare = move || {
         let hash = std::str::from_utf8(&hash).ok()?;
         bcrypt::verify(password, hash).ok()
     };
-    Ok(services.shared.pool.run_password(compare).await? == Some(true))
+    let compare = services.shared.pool.run_password(compare);
+    let user = if exists { user } else { "" };
+    let fits = services.waiting.attempts.take_turn(user, compare).await?;
+    Ok(exists && fits == Some(true))
+}
+
+/// What looks like a hash.
+fn nobodys(cost: u32) -> String {
+    format!("$2a${cost:02}${}", ".".repeat(53))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_a_hash_to_see_that_a_user_does_not_exist() {
+        let parts: bcrypt::HashParts = nobodys(4).parse().expect("it has the form of a hash");
+        assert_eq!(parts.get_cost(), 4);
+        assert_eq!(bcrypt::verify("", &nobodys(4)).ok(), Some(false));
+    }
 }

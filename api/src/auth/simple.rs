@@ -1,12 +1,14 @@
 //! Simple tokens: sixteen random letters, a dot, and the index of the log entry that made it.
 //!
-//! The entry holds only the digest of the letters. A member that is shown a token waits until it has
-//! applied the entry, so a token that one member gave out is good on all others at once.
+//! The entry holds only the digest of the letters. A member that is shown a token of an entry that it
+//! has not applied catches up first, so a token that one member gave out is good on all others at
+//! once.
 
 use holdfast_store::command::Credentials;
 use rand::RngExt;
 use sha2::{Digest, Sha256};
 
+use super::behind;
 use crate::services::Services;
 use crate::status::Error;
 
@@ -42,14 +44,15 @@ fn digest(secret: &str) -> [u8; 32] {
 /// Secret and index of a token.
 fn parts(token: &str) -> Option<(&str, u64)> {
     let (secret, index) = token.split_once('.')?;
+    let letters = secret.len() == LENGTH && secret.bytes().all(|byte| byte.is_ascii_alphabetic());
     let digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { Some((secret, index.parse().ok()?)) } else { None }
+    if letters && digits { Some((secret, index.parse().ok()?)) } else { None }
 }
 
 /// Whose token it is, with the rules of this moment.
 pub(super) async fn credentials(services: &Services, token: &str) -> Result<Credentials, Error> {
     let (secret, index) = parts(token).ok_or(Error::InvalidAuthToken)?;
-    services.port.wait_applied(index).await.map_err(|_| Error::InvalidAuthToken)?;
+    behind::catch_up(services, |services| services.port.has_applied(index)).await?;
     // Before the look at the token: if its user is deleted in between, the revision is old.
     let auth_revision = services.reader.auth_revision();
     let user = services.reader.token_user(&digest(secret), index);
@@ -74,8 +77,13 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_not_looked_up() {
-        for token in ["", "a", "a.", "a.b", "a.1.2", "a.-1", "a.+1", "a.99999999999999999999"] {
-            assert_eq!(parts(token), None, "{token}");
+        let secret = "abcdefghijklmnoP";
+        assert_eq!(parts(&format!("{secret}.7")), Some((secret, 7)));
+        for index in ["", ".", ".b", ".1.2", ".-1", ".+1", ".99999999999999999999"] {
+            assert_eq!(parts(&format!("{secret}{index}")), None, "{index}");
+        }
+        for secret in ["", "a", "abcdefghijklmnopq", "abcdefghijklmno", "abcdefghijklmno1"] {
+            assert_eq!(parts(&format!("{secret}.7")), None, "{secret}");
         }
     }
 }

@@ -67,7 +67,7 @@ impl KeepAlive {
 /// The header is made before the renewal: a client must not see a renewal at a later revision than
 /// that of the lease's end.
 async fn renew(services: Arc<Services>, caller: Caller, id: i64) -> Result<Bytes, Error> {
-    let _pass = services.may_on_pool(&caller, Access::LeaseKeepAlive(id)).await?;
+    services.require(&caller, &Access::LeaseKeepAlive(id)).await?;
     let header = Some(services.headers.at(services.reader.visible()));
     let ttl = services.port.keep_alive(id).await?;
     Ok(rpc::framed(&LeaseKeepAliveResponse { header, id, ttl }))

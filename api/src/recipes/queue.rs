@@ -34,7 +34,7 @@ pub(super) async fn session(services: &Client, lease: i64) -> Result<i64, Error>
     }
     // A lease that is gone, or another's, is found out where it is used.
     let renewal = Access::LeaseKeepAlive(lease);
-    if services.may_on_pool(&services.caller, renewal).await.is_ok() {
+    if services.require(&services.caller, &renewal).await.is_ok() {
         let _ = services.port.keep_alive(lease).await;
     }
     Ok(lease)

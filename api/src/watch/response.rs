@@ -42,6 +42,17 @@ pub(super) fn of(delivery: Delivery, headers: &Headers, current: i64) -> WatchRe
     }
 }
 
+/// The response that tells a client that a watcher has ended, and why.
+pub(super) fn ended(
+    id: i64,
+    reason: AuthRefusal,
+    headers: &Headers,
+    current: i64,
+) -> WatchResponse {
+    let canceled = of(Delivery::Canceled { id }, headers, current);
+    WatchResponse { cancel_reason: refusal(reason.into()).to_owned(), ..canceled }
+}
+
 fn refusal(reason: RefusedReason) -> &'static str {
     match reason {
         RefusedReason::DuplicateId => cancel_reason::DUPLICATE_ID,

@@ -4,6 +4,9 @@
 //! served. The rules are etcd's: the rights of a user are those of all its roles together, a user
 //! with the role root has all of them, and what cannot be judged is refused.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::command::{
@@ -11,6 +14,7 @@ use crate::command::{
     OperationKind, Put, Range, Txn,
 };
 
+use super::intervals::Intervals;
 use super::{AuthRefusal, AuthTable, User};
 
 /// What somebody wants to do.
@@ -32,12 +36,20 @@ pub enum Access<'a> {
         /// Where it ends.
         range_end: &'a [u8],
     },
+    /// Go on hearing of them, by the rules as they are now, however many of them have changed since
+    /// the authentication; as long as that still holds.
+    WatchOn {
+        /// The first key.
+        key: &'a [u8],
+        /// Where it ends.
+        range_end: &'a [u8],
+    },
     /// End a lease, and delete its keys.
     LeaseRevoke(i64),
     /// Keep a lease, and its keys.
     LeaseKeepAlive(i64),
-    /// See which keys a lease has.
-    LeaseKeys(i64),
+    /// See each of these keys, which a lease has.
+    Keys(&'a [Bytes]),
     /// See which leases there are.
     LeaseList,
     /// What anybody may do who is somebody: grant a lease, ask a member how it is.
@@ -52,11 +64,11 @@ pub enum Access<'a> {
 
 /// The keys that hang on leases.
 pub(crate) trait LeasedKeys {
-    /// Whether all keys of a lease pass; true of a lease that does not exist.
-    fn all_keys(&self, lease: i64, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool;
+    /// The first key of a lease that is not before `from`; none of a lease that does not exist.
+    fn next_key(&self, lease: i64, from: &[u8]) -> Option<Bytes>;
 
-    /// Whether the keys of all leases pass.
-    fn all_leases(&self, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool;
+    /// All leases.
+    fn leases(&self) -> Vec<i64>;
 }
 
 #[derive(Clone, Copy)]
@@ -71,8 +83,8 @@ pub(crate) fn access_of(command: &Command) -> Option<Access<'_>> {
         Change::Put(put) => Some(Access::Put(put)),
         Change::DeleteRange(delete) => Some(Access::DeleteRange(delete)),
         Change::Txn(txn) => Some(Access::Txn(txn)),
-        // Members compact by themselves too. A client's compaction has been judged before.
-        Change::Compact(_) => command.credentials.as_ref().map(|_| Access::Administer),
+        Change::Compact(compact) if compact.automatic => None,
+        Change::Compact(_) => Some(Access::Administer),
         Change::LeaseGrant(_) => Some(Access::Authenticated),
         Change::LeaseRevoke(revoke) if revoke.decided_in_term != 0 => None,
         Change::LeaseRevoke(revoke) => Some(Access::LeaseRevoke(revoke.id)),
@@ -94,21 +106,46 @@ pub(crate) fn authorize(
         return Ok(());
     }
     let who = who.filter(|who| !who.user.is_empty()).ok_or(AuthRefusal::UserEmpty)?;
-    let judge = Judge { table, leases, who, user: table.user(&who.user) };
+    let user = known(table, who, access)?;
+    let judge = Judge { table, leases, who, user, passed: RefCell::default() };
     match *access {
         Access::Range(range) => judge.may(Right::Read, &range.key, &range.range_end),
         Access::Put(put) => judge.may_put(put),
         Access::DeleteRange(delete) => judge.may_delete(delete),
         Access::Txn(txn) => judge.may_txn(txn),
         Access::Watch { key, range_end } => judge.may(Right::Read, key, range_end),
+        Access::WatchOn { key, range_end } => judge.has(Right::Read, key, range_end),
         Access::LeaseRevoke(id) | Access::LeaseKeepAlive(id) => judge.may_lease(Right::Write, id),
-        Access::LeaseKeys(id) => judge.may_lease(Right::Read, id),
-        Access::LeaseList => judge.may_list_leases(),
+        Access::Keys(keys) => keys.iter().try_for_each(|key| judge.may(Right::Read, key, &[])),
+        Access::LeaseList => {
+            leases.leases().into_iter().try_for_each(|id| judge.may_lease(Right::Read, id))
+        }
         Access::Authenticated => Ok(()),
         Access::Administer => judge.may_administer(),
         Access::User(name) if name == who.user => Ok(()),
-        Access::Role(role) if judge.user.is_some_and(|user| user.has_role(role)) => Ok(()),
+        Access::Role(role) if judge.user.has_role(role) => Ok(()),
         Access::User(_) | Access::Role(_) => judge.may_administer(),
+    }
+}
+
+/// The user that was authenticated. The name alone is not enough: the user may be gone, may be a
+/// later one of the same name, or may have got another password because the old one was known.
+fn known<'a>(
+    table: &'a AuthTable,
+    who: &Credentials,
+    access: &Access<'_>,
+) -> Result<&'a User, AuthRefusal> {
+    let administers = matches!(access, Access::Administer | Access::User(_) | Access::Role(_));
+    match table.user(&who.user) {
+        // One above the revision of the table was given by some other history.
+        Some(user) if !(user.since..=table.revision).contains(&who.auth_revision) => {
+            Err(AuthRefusal::OldRevision)
+        }
+        Some(user) => Ok(user),
+        None if administers => Err(AuthRefusal::UserNotFound),
+        None if matches!(access, Access::WatchOn { .. }) => Err(AuthRefusal::PermissionDenied),
+        None if who.auth_revision < table.revision => Err(AuthRefusal::OldRevision),
+        None => Err(AuthRefusal::PermissionDenied),
     }
 }
 
@@ -116,31 +153,42 @@ struct Judge<'a> {
     table: &'a AuthTable,
     leases: &'a dyn LeasedKeys,
     who: &'a Credentials,
-    /// None if there is no such user any more.
-    user: Option<&'a User>,
+    user: &'a User,
+    /// Leases that may be written: a transaction can name one in each of its puts.
+    passed: RefCell<BTreeSet<i64>>,
 }
 
 impl Judge<'_> {
     fn may(&self, right: Right, key: &[u8], range_end: &[u8]) -> Result<(), AuthRefusal> {
-        if self.who.auth_revision < self.table.revision {
-            return Err(AuthRefusal::OldRevision);
-        }
-        let user = self.user.ok_or(AuthRefusal::PermissionDenied)?;
-        if user.is_root() {
+        self.must_be_current()?;
+        self.has(right, key, range_end)
+    }
+
+    fn has(&self, right: Right, key: &[u8], range_end: &[u8]) -> Result<(), AuthRefusal> {
+        if self.user.is_root() || self.allowed(right).covers(key, range_end) {
             return Ok(());
         }
-        let allowed = self.table.allowed(user);
-        let allowed = match right {
+        Err(AuthRefusal::PermissionDenied)
+    }
+
+    fn must_be_current(&self) -> Result<(), AuthRefusal> {
+        let is_old = self.who.auth_revision < self.table.revision;
+        if is_old { Err(AuthRefusal::OldRevision) } else { Ok(()) }
+    }
+
+    fn allowed(&self, right: Right) -> &Intervals {
+        let allowed = self.table.allowed(self.user);
+        match right {
             Right::Read => &allowed.read,
             Right::Write => &allowed.write,
-        };
-        if allowed.covers(key, range_end) { Ok(()) } else { Err(AuthRefusal::PermissionDenied) }
+        }
     }
 
     fn may_put(&self, put: &Put) -> Result<(), AuthRefusal> {
         self.may(Right::Write, &put.key, &[])?;
-        if put.lease != 0 {
+        if put.lease != 0 && !self.passed.borrow().contains(&put.lease) {
             self.may_lease(Right::Write, put.lease)?;
+            self.passed.borrow_mut().insert(put.lease);
         }
         if put.prev_kv { self.may(Right::Read, &put.key, &[]) } else { Ok(()) }
     }
@@ -169,33 +217,25 @@ impl Judge<'_> {
         }
     }
 
+    /// From interval to interval: a lease can have very many keys, and a user has few intervals.
     fn may_lease(&self, right: Right, id: i64) -> Result<(), AuthRefusal> {
-        if self.may_administer().is_ok() {
+        if self.user.is_root() {
             return Ok(());
         }
-        let mut refusal = Ok(());
-        self.leases.all_keys(id, &mut |key| {
-            refusal = self.may(right, key, &[]);
-            refusal.is_ok()
-        });
-        refusal
-    }
-
-    fn may_list_leases(&self) -> Result<(), AuthRefusal> {
-        if self.may_administer().is_ok() {
-            return Ok(());
+        let mut from = Bytes::new();
+        while let Some(key) = self.leases.next_key(id, &from) {
+            self.must_be_current()?;
+            match self.allowed(right).around(&key) {
+                None => return Err(AuthRefusal::PermissionDenied),
+                Some(None) => return Ok(()),
+                Some(Some(end)) => from = end.clone(),
+            }
         }
-        let mut refusal = Ok(());
-        self.leases.all_leases(&mut |key| {
-            refusal = self.may(Right::Read, key, &[]);
-            refusal.is_ok()
-        });
-        refusal
+        Ok(())
     }
 
     /// The revision does not matter: root may go on changing the rules after it has changed them.
     fn may_administer(&self) -> Result<(), AuthRefusal> {
-        let user = self.user.ok_or(AuthRefusal::UserNotFound)?;
-        if user.is_root() { Ok(()) } else { Err(AuthRefusal::PermissionDenied) }
+        if self.user.is_root() { Ok(()) } else { Err(AuthRefusal::PermissionDenied) }
     }
 }

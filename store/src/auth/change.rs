@@ -20,8 +20,6 @@ pub(crate) enum Effect<'a> {
     EndAll,
     /// Those of one user end.
     End(&'a str),
-    /// There is a new one.
-    Assign(&'a AssignToken),
 }
 
 type Changed<'a> = Result<Effect<'a>, AuthRefusal>;
@@ -41,7 +39,7 @@ impl AuthTable {
             AuthChangeKind::RoleDelete(name) => self.role_delete(name),
             AuthChangeKind::RoleGrantPermission(grant) => self.role_grant(grant),
             AuthChangeKind::RoleRevokePermission(revoke) => self.role_revoke(revoke),
-            AuthChangeKind::AssignToken(assign) => self.assign_token(assign),
+            AuthChangeKind::AssignToken(assign) => self.may_assign(assign).map(|()| Effect::None),
         }
     }
 
@@ -74,13 +72,14 @@ impl AuthTable {
         if self.users.contains_key(&add.name) {
             return Err(AuthRefusal::UserExists);
         }
+        self.revision += 1;
         let user = User {
             password_hash: copied(&add.password_hash),
             no_password: add.no_password,
+            since: self.revision,
             ..User::default()
         };
         self.users.insert(add.name.clone(), Arc::new(user));
-        self.revision += 1;
         Ok(Effect::None)
     }
 
@@ -94,11 +93,13 @@ impl AuthTable {
     }
 
     fn user_change_password<'a>(&mut self, change: &'a UserChangePassword) -> Changed<'a> {
+        let since = self.revision + 1;
         let user = self.user_mut(&change.name)?;
         // Without a password the user stays without.
         user.password_hash =
             if user.no_password { Bytes::new() } else { copied(&change.password_hash) };
-        self.revision += 1;
+        user.since = since;
+        self.revision = since;
         Ok(Effect::End(&change.name))
     }
 
@@ -192,8 +193,9 @@ impl AuthTable {
         Ok(Effect::None)
     }
 
-    /// The rules may have changed since the password was checked: then it is checked again.
-    fn assign_token<'a>(&mut self, assign: &'a AssignToken) -> Changed<'a> {
+    /// Whether a token may be given out, which changes nothing here. The rules may have changed since
+    /// the password was checked: then it is checked again.
+    pub(crate) fn may_assign(&self, assign: &AssignToken) -> Result<(), AuthRefusal> {
         if !self.enabled {
             return Err(AuthRefusal::NotEnabled);
         }
@@ -204,7 +206,7 @@ impl AuthTable {
         if assign.auth_revision != self.revision {
             return Err(AuthRefusal::OldRevision);
         }
-        Ok(Effect::Assign(assign))
+        Ok(())
     }
 
     fn user_mut(&mut self, name: &str) -> Result<&mut User, AuthRefusal> {

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 /// Where an interval ends: before a key, or never.
-type End = Option<Bytes>;
+pub(super) type End = Option<Bytes>;
 
 /// Intervals that neither overlap nor touch, in order; none is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,13 @@ impl Intervals {
             }
         }
         Self(union)
+    }
+
+    /// Where the interval ends that holds `key`, if one does.
+    pub(super) fn around(&self, key: &[u8]) -> Option<&End> {
+        let after = self.0.partition_point(|(begin, _)| begin.as_ref() <= key);
+        let (_, end) = &self.0[after.checked_sub(1)?];
+        end.as_ref().is_none_or(|end| key < end.as_ref()).then_some(end)
     }
 
     /// Whether every key of a range, in the same notation, is in the set. A range that ends before

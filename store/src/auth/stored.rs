@@ -32,6 +32,8 @@ struct StoredUser {
     no_password: bool,
     #[prost(string, repeated, tag = "4")]
     roles: Vec<String>,
+    #[prost(uint64, tag = "5")]
+    since: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -53,6 +55,7 @@ impl StoredAuth {
             password_hash: user.password_hash.clone(),
             no_password: user.no_password,
             roles: user.roles.clone(),
+            since: user.since,
         };
         let role = |(name, permissions): (&String, &Arc<Vec<Permission>>)| StoredRole {
             name: name.clone(),
@@ -73,6 +76,7 @@ impl StoredAuth {
                 password_hash: Bytes::copy_from_slice(&stored.password_hash),
                 no_password: stored.no_password,
                 roles: stored.roles.clone(),
+                since: stored.since,
                 ..User::default()
             };
             (stored.name.clone(), Arc::new(user))
@@ -93,7 +97,8 @@ impl StoredAuth {
         };
         let ordered = self.users.iter().all(|user| user.roles.is_sorted_by(|a, b| a < b));
         let once = table.users.len() == self.users.len() && table.roles.len() == self.roles.len();
-        if table.revision <= FIRST_REVISION || !ordered || !once {
+        let known = self.users.iter().all(|user| user.since <= self.revision);
+        if table.revision <= FIRST_REVISION || !ordered || !once || !known {
             return Err(Fatal::new("a manifest's users and roles contradict themselves"));
         }
         Ok(table)

@@ -15,12 +15,13 @@ use crate::command::*;
 struct Leases(BTreeMap<i64, Vec<Bytes>>);
 
 impl LeasedKeys for Leases {
-    fn all_keys(&self, lease: i64, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        self.0.get(&lease).is_none_or(|keys| keys.iter().all(passes))
+    fn next_key(&self, lease: i64, from: &[u8]) -> Option<Bytes> {
+        let keys = self.0.get(&lease)?.iter();
+        keys.filter(|key| key.as_ref() >= from).min().cloned()
     }
 
-    fn all_leases(&self, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        self.0.values().flatten().all(passes)
+    fn leases(&self) -> Vec<i64> {
+        self.0.keys().copied().collect()
     }
 }
 
@@ -221,15 +222,17 @@ proptest! {
         }
         let range = Range { key: key.clone(), range_end: range_end.clone(), ..Range::default() };
         let watch = Access::Watch { key: &key, range_end: &range_end };
+        let watch_on = Access::WatchOn { key: &key, range_end: &range_end };
         let asked = [
             (Access::Range(&range), naive::may(&held, false, &key, &range_end)),
             (watch, naive::may(&held, false, &key, &range_end)),
+            (watch_on, naive::may(&held, false, &key, &range_end)),
             (Access::Put(&put), naive::may_put(&held, &leases, &put)),
             (Access::DeleteRange(&delete), naive::may_delete(&held, &delete)),
             (Access::Txn(&txn), naive::may_txn(&held, &leases, &txn)),
             (Access::LeaseRevoke(1), naive::may_lease(&held, &leases, true, 1)),
             (Access::LeaseKeepAlive(2), naive::may_lease(&held, &leases, true, 2)),
-            (Access::LeaseKeys(1), naive::may_lease(&held, &leases, false, 1)),
+            (Access::Keys(&leases.0[&1]), naive::may_lease(&held, &leases, false, 1)),
             (Access::LeaseList, [1, 2].iter().all(|id| naive::may_lease(&held, &leases, false, *id))),
             (Access::Authenticated, true),
             (Access::Administer, false),
@@ -316,6 +319,46 @@ fn a_put_within_a_transaction_is_judged_like_one_by_itself() {
     }
 }
 
+/// Keys of one lease that says how often it was asked for one.
+struct Asked {
+    keys: std::collections::BTreeSet<Bytes>,
+    times: std::cell::Cell<usize>,
+}
+
+impl LeasedKeys for Asked {
+    fn next_key(&self, _: i64, from: &[u8]) -> Option<Bytes> {
+        self.times.set(self.times.get() + 1);
+        self.keys.range(Bytes::copy_from_slice(from)..).next().cloned()
+    }
+
+    fn leases(&self) -> Vec<i64> {
+        vec![1]
+    }
+}
+
+#[test]
+fn a_lease_of_many_keys_is_judged_by_the_users_few_ranges() {
+    let keys = (0..10_000).map(|number| Bytes::from(format!("a{number:05}"))).collect();
+    let asked = Asked { keys, times: std::cell::Cell::new(0) };
+    let halves = ["a0", "a05", "a08", "b"];
+    let held = halves.windows(2).map(|ends| permission(PermissionKind::Write, ends[0], ends[1]));
+    let table = table(&[held.collect(), vec![permission(PermissionKind::Write, "x", "")]]);
+    let puts = vec![
+        Operation {
+            kind: Some(OperationKind::Put(Put {
+                key: Bytes::from("x"),
+                lease: 1,
+                ..Put::default()
+            })),
+        };
+        100
+    ];
+    let txn = Txn { success: puts, ..Txn::default() };
+    let judged = authorize(&table, &asked, someone(&table, "ann").as_ref(), &Access::Txn(&txn));
+    assert_eq!(judged, Ok(()));
+    assert!(asked.times.get() <= 4, "{} looks at the lease", asked.times.get());
+}
+
 /// CVE-2026-33413: calls that change or show the cluster were answered without asking who calls.
 #[test]
 fn what_administers_is_for_root_and_nothing_is_for_nobody() {
@@ -328,10 +371,9 @@ fn what_administers_is_for_root_and_nothing_is_for_nobody() {
         let unnamed = authorize(&table, &Leases::default(), unnamed.as_ref(), &access);
         assert_eq!(unnamed, Err(AuthRefusal::UserEmpty), "{access:?}");
     }
-    let compact = Command::from(Change::Compact(Compact { revision: 1 }));
-    assert!(access_of(&compact).is_none(), "a member's own");
-    let asked = Command { credentials: someone(&table, "ann"), ..compact };
-    assert!(matches!(access_of(&asked), Some(Access::Administer)), "a client's");
+    let compact = |automatic| Command::from(Change::Compact(Compact { revision: 1, automatic }));
+    assert!(access_of(&compact(true)).is_none(), "a member's own");
+    assert!(matches!(access_of(&compact(false)), Some(Access::Administer)), "a client's");
 }
 
 #[test]
@@ -346,6 +388,85 @@ fn an_older_authentication_reads_and_writes_nothing_but_root_may_go_on_administe
     }
     assert_eq!(judged("root", &Access::Administer), Ok(()));
     assert_eq!(judged("ann", &Access::Administer), DENIED);
+}
+
+/// What somebody may do who was authenticated at a revision.
+fn judged_at(
+    table: &AuthTable,
+    (user, auth_revision): (&str, u64),
+    access: &Access<'_>,
+) -> Result<(), AuthRefusal> {
+    let who = Credentials { user: user.into(), auth_revision };
+    authorize(table, &Leases::default(), Some(&who), access)
+}
+
+#[test]
+fn who_was_authenticated_before_the_password_changed_may_do_nothing() {
+    let mut table = table(&[]);
+    let before = table.revision();
+    for change in [
+        AuthChangeKind::UserChangePassword(UserChangePassword {
+            name: "root".into(),
+            ..UserChangePassword::default()
+        }),
+        AuthChangeKind::UserDelete("ann".into()),
+        AuthChangeKind::UserAdd(UserAdd { name: "ann".into(), ..UserAdd::default() }),
+        AuthChangeKind::UserGrantRole(user_role("ann", "root")),
+    ] {
+        table.change(&change).unwrap_or_else(|refusal| panic!("{change:?}: {refusal}"));
+    }
+    let read = range_of("a", "");
+    for user in ["root", "ann"] {
+        for access in [
+            Access::Administer,
+            Access::Authenticated,
+            Access::User(user),
+            Access::LeaseList,
+            Access::LeaseRevoke(1),
+            Access::Range(&read),
+        ] {
+            let judged = judged_at(&table, (user, before), &access);
+            assert_eq!(judged, Err(AuthRefusal::OldRevision), "{user} {access:?}");
+            let now = judged_at(&table, (user, table.revision()), &access);
+            assert_eq!(now, Ok(()), "{user} {access:?}");
+        }
+    }
+}
+
+#[test]
+fn a_watcher_goes_on_until_its_user_changes_or_may_not_read_any_more() {
+    let mut table = table(&[vec![permission(PermissionKind::Read, "a", "")]]);
+    let since = table.revision();
+    let watch = Access::WatchOn { key: b"a", range_end: b"" };
+    change(&mut table, AuthChangeKind::RoleAdd("another".into()));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), Ok(()));
+    let again = Access::Watch { key: b"a", range_end: b"" };
+    assert_eq!(judged_at(&table, ("ann", since), &again), Err(AuthRefusal::OldRevision));
+    change(&mut table, grant("role0", permission(PermissionKind::Write, "a", "")));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), DENIED);
+    change(&mut table, grant("role0", permission(PermissionKind::Read, "a", "")));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), Ok(()));
+    let name = || "ann".to_owned();
+    let password = UserChangePassword { name: name(), password_hash: Bytes::new() };
+    change(&mut table, AuthChangeKind::UserChangePassword(password));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), Err(AuthRefusal::OldRevision));
+    change(&mut table, AuthChangeKind::UserDelete(name()));
+    assert_eq!(judged_at(&table, ("ann", since), &watch), DENIED);
+}
+
+#[test]
+fn a_revision_that_is_yet_to_come_is_nobodys() {
+    let table = table(&[]);
+    let judged = judged_at(&table, ("root", table.revision() + 1), &Access::Administer);
+    assert_eq!(judged, Err(AuthRefusal::OldRevision));
+}
+
+#[test]
+fn who_does_not_exist_is_not_somebody() {
+    let table = table(&[]);
+    for access in [Access::Authenticated, Access::LeaseRevoke(1), Access::LeaseList] {
+        assert_eq!(judged(&table, "eve", &access), DENIED, "{access:?}");
+    }
 }
 
 #[test]

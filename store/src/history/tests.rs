@@ -12,7 +12,7 @@ use crate::{Context, Import, Imported, Opened, Position, Worked, open};
 fn apply(opened: &mut Opened, index: u64, change: Change) {
     let position = position(index);
     let context = Context { position, level: LEVEL_CURRENT, respond: false };
-    let outcome = opened.state.apply(&context, &Command { change: Some(change) }).unwrap();
+    let outcome = opened.state.apply(&context, &Command::from(change)).unwrap();
     outcome.result.unwrap();
     opened.state.finish_entry(position);
     opened.state.publish().unwrap();
@@ -48,7 +48,7 @@ fn fill(opened: &mut Opened) {
     let success = vec![Operation { kind: Some(put(7, 77)) }];
     apply(opened, 400, Change::Txn(Txn { success, ..Txn::default() }));
     let revision = opened.reader.revision() / 2;
-    apply(opened, 401, Change::Compact(Compact { revision }));
+    apply(opened, 401, Change::Compact(Compact { revision, ..Compact::default() }));
 }
 
 fn import(from: &Opened) -> Opened {
@@ -123,7 +123,7 @@ fn compaction_leaves_a_history_alone_that_is_being_read() {
         let revision = from.reader.revision() - 1;
         if revision > from.reader.compacted() {
             index += 1;
-            apply(&mut from, index, Change::Compact(Compact { revision }));
+            apply(&mut from, index, Change::Compact(Compact { revision, ..Compact::default() }));
         }
         while from.maintainer.step(index).unwrap() == Worked::Something {}
     }

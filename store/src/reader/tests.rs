@@ -33,7 +33,7 @@ fn a_transaction_holds_the_oldest_revision_that_it_may_read() {
         let success = vec![operation(put)];
         apply(&mut opened, index, Change::Txn(Txn { success, ..Txn::default() }));
     }
-    apply(&mut opened, 20, Change::Compact(Compact { revision: 10 }));
+    apply(&mut opened, 20, Change::Compact(Compact { revision: 10, ..Compact::default() }));
     while opened.maintainer.step(20).unwrap() == Worked::Something {}
 
     let txn = Txn {
@@ -43,7 +43,7 @@ fn a_transaction_holds_the_oldest_revision_that_it_may_read() {
     };
     let reader = opened.reader.clone();
     let view = txn_view(&reader.shared, &txn, Effort::Blocking).unwrap();
-    apply(&mut opened, 21, Change::Compact(Compact { revision: 15 }));
+    apply(&mut opened, 21, Change::Compact(Compact { revision: 15, ..Compact::default() }));
     while opened.maintainer.step(21).unwrap() == Worked::Something {}
     let found = range::execute(&view, &range(12)).unwrap();
     assert_eq!(found.records.len(), 1, "the version of revision 12 is still there");

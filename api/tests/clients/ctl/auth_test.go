@@ -1,5 +1,7 @@
 package ctl
 
+import "fmt"
+
 // as runs a command in the name of a user whose password is NAME-pw.
 func (s *session) as(user string, args ...string) {
 	s.Helper()
@@ -41,8 +43,9 @@ func scriptAuth(s *session) {
 	if s.tool.newer {
 		s.run("auth", "status")
 	}
+	from := s.revision()
 	s.run("auth", "enable")
-	s.authorized()
+	s.authorized(from)
 	s.as("ann", "auth", "disable")
 	s.as("root", "auth", "disable")
 	s.run("get", "secret")
@@ -56,8 +59,9 @@ func scriptAuth(s *session) {
 	s.run("user", "list")
 }
 
-// authorized is what happens while authorization is on.
-func (s *session) authorized() {
+// authorized is what happens while authorization is on. Before the revision
+// from there may have been a compaction.
+func (s *session) authorized(from int64) {
 	s.run("get", "secret")
 	s.run("put", "a", "b")
 	s.run(s.by("root", "wrong", "get", "secret")...)
@@ -89,7 +93,7 @@ func (s *session) authorized() {
 	s.runWith("new-pw", s.by("root", "root-pw", "user", "passwd", "ann", "--interactive=false")...)
 	s.as("ann", "get", "one")
 	s.run(s.by("ann", "new-pw", "get", "one")...)
-	watch := s.start(s.by("ann", "new-pw", "watch", "app/", "--prefix", "--rev=1")...)
+	watch := s.start(s.by("ann", "new-pw", "watch", "app/", "--prefix", fmt.Sprint("--rev=", from))...)
 	watch.expect("app/1", 1)
 	watch.interrupt()
 }

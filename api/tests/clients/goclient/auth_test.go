@@ -517,6 +517,11 @@ func caseBadTokens(e *env) {
 		e.says(fmt.Sprintf("get with token %q", token), rangeOf("app/t", "")(ctx, e.dial(0)), badToken)
 		e.says(fmt.Sprintf("put with token %q", token), putOf(&pb.PutRequest{Key: []byte("app/t")})(ctx, e.dial(0)), badToken)
 	}
+	if !e.cluster.Server.IsEtcd() { // which waits for the index to come
+		ctx, cancel := context.WithTimeout(e.with("abcdefghijklmnop.18446744073709551615"), 3*time.Second)
+		defer cancel()
+		e.says("get with a token of an index that is yet to come", rangeOf("app/t", "")(ctx, e.dial(1)), badToken)
+	}
 	a := e.auth(0)
 	for _, q := range []*pb.AuthenticateRequest{
 		{Name: "ann", Password: "wrong"}, {Name: "ann"}, {Name: "nobody", Password: "x"}, {}, {Name: "ANN", Password: "ann-pw"},
@@ -734,7 +739,63 @@ func caseRightsChange(e *env) {
 	e.must(err)
 	response, err = stream.Recv()
 	e.must(err)
-	equal(e, "a watcher outlives its user", len(response.Events), 1)
+	if e.cluster.Server.IsEtcd() {
+		equal(e, "a watcher outlives its user", len(response.Events), 1)
+		return
+	}
+	equal(e, "events for a user that is gone", len(response.Events), 0)
+	equal(e, "canceled", response.Canceled, true)
+	equal(e, "reason", response.CancelReason, "rpc error: code = PermissionDenied desc = etcdserver: permission denied")
+	caseWatchersAreJudgedAgain(e)
+}
+
+// caseWatchersAreJudgedAgain has one stream whose watchers lose their rights one
+// by one, while rules change that do not concern them.
+func caseWatchersAreJudgedAgain(e *env) {
+	root, a, kv := e.with(e.token(0, "root")), e.auth(0), pb.NewKVClient(e.dial(0))
+	_, err := a.UserAdd(root, &pb.AuthUserAddRequest{Name: "eve", Password: "eve-pw"})
+	e.must(err)
+	for _, role := range []string{"eve1", "eve2"} {
+		_, err = a.RoleAdd(root, &pb.AuthRoleAddRequest{Name: role})
+		e.must(err)
+		e.must(e.grantPermission(root, role, permission(authpb.Permission_READ, role, "")))
+		_, err = a.UserGrantRole(root, &pb.AuthUserGrantRoleRequest{User: "eve", Role: role})
+		e.must(err)
+	}
+	stream, err := pb.NewWatchClient(e.dial(2)).Watch(e.with(e.token(0, "eve")))
+	e.must(err)
+	for id, key := range []string{"eve1", "eve2"} {
+		create := &pb.WatchCreateRequest{Key: []byte(key), WatchId: int64(id + 1)}
+		e.must(stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}))
+		response, err := stream.Recv()
+		e.must(err)
+		equal(e, "created", response.CancelReason, "")
+	}
+	hears := func(what string, id int64, events int, reason string) {
+		e.Helper()
+		response, err := stream.Recv()
+		e.must(err)
+		equal(e, what+": watcher", response.WatchId, id)
+		equal(e, what+": events", len(response.Events), events)
+		equal(e, what+": reason", response.CancelReason, reason)
+	}
+	put := func(key string) {
+		e.Helper()
+		_, err := kv.Put(root, &pb.PutRequest{Key: []byte(key)})
+		e.must(err)
+	}
+	put("eve1")
+	hears("at first", 1, 1, "")
+	_, err = a.UserRevokeRole(root, &pb.AuthUserRevokeRoleRequest{Name: "eve", Role: "eve1"})
+	e.must(err)
+	put("eve1")
+	hears("a role less", 1, 0, "rpc error: code = PermissionDenied desc = etcdserver: permission denied")
+	put("eve2")
+	hears("the other role", 2, 1, "")
+	_, err = a.UserChangePassword(root, &pb.AuthUserChangePasswordRequest{Name: "eve", Password: "new"})
+	e.must(err)
+	put("eve2")
+	hears("another password", 2, 0, "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old")
 }
 
 func casePasswords(e *env) {
