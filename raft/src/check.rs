@@ -22,6 +22,8 @@ pub struct Checked {
 /// Verifies the data directory of a member that is not running.
 pub fn check(path: &Path) -> Checked {
     let mut checked = Checked::default();
+    let imported = directory::check_imported(path, &ReadOnlyFiles);
+    checked.problems.extend(imported.err().map(|problem| problem.to_string()));
     let identity = directory::inspect(path, &ReadOnlyFiles);
     let identity = identity.map_err(|error| checked.problems.push(error.to_string())).ok();
     if let Some(identity) = identity {

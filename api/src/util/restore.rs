@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use holdfast_raft::{Founding, NodeConfig, Seams};
+use holdfast_raft::{Founded, Founding, NodeConfig, Seams};
 use holdfast_store::record::{Fields, encode_put};
 use holdfast_store::{Fatal, Imported, LeaseInfo, Record, RecordKind, Revision};
 
 use super::{Restore, UtilError};
-use crate::snapshot::file::{FileError, SnapshotFile};
+use crate::snapshot::file::{FileError, SnapshotFile, hex};
 use crate::snapshot::schema;
 
 /// What a database holds besides its records.
@@ -44,12 +44,14 @@ pub(super) fn restore(file: &SnapshotFile, to: &Restore) -> Result<String, UtilE
     })?;
     let Facts { records, revision, compacted, leases } = facts;
     let lease_count = leases.len();
-    let identity =
+    let Founded { identity, digest } =
         founding.finish(Imported { revision, compacted, leases, ..Imported::default() })?;
     Ok(format!(
         "revision {revision}, compacted {compacted}, {records} revisions of keys, {lease_count} \
-         leases, into {directory} as member {:x} of cluster {:x}",
-        identity.member_id, identity.cluster_id
+         leases, into {directory} as member {:x} of cluster {:x}; digest {}",
+        identity.member_id,
+        identity.cluster_id,
+        hex(&digest)
     ))
 }
 
