@@ -7,8 +7,10 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::status::Error;
 
@@ -20,6 +22,10 @@ const NICENESS: i32 = 5;
 const QUEUE: usize = 1024;
 /// Threads for short jobs, which mostly wait for the disk.
 const SHORT_THREADS: usize = 2;
+
+/// How long a step of work under way waits for a place, and how often it looks.
+const NEXT_PATIENCE: Duration = Duration::from_secs(30);
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -48,6 +54,27 @@ impl Pool {
         Self::run_on(&self.long, job).await
     }
 
+    /// Runs the next step of long work. Where new work would be refused, this waits for a place: what
+    /// has been done already is not thrown away because others are busy.
+    pub async fn run_next<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (mut job, receiver) = boxed(job);
+        let (mut pause, longest) = PAUSES;
+        let deadline = Instant::now() + NEXT_PATIENCE;
+        loop {
+            match self.long.try_send(job) {
+                Ok(()) => return receiver.await.map_err(|_| Error::Stopped),
+                Err(TrySendError::Full(refused)) if Instant::now() < deadline => job = refused,
+                Err(TrySendError::Full(_)) => return Err(Error::TooManyRequests),
+                Err(TrySendError::Disconnected(_)) => return Err(Error::Stopped),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(longest);
+        }
+    }
+
     /// Runs `job`, which reads no more than a record, ahead of all that may take long.
     pub async fn run_short<T: Send + 'static>(
         &self,
@@ -68,17 +95,24 @@ impl Pool {
         jobs: &SyncSender<Job>,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
-        let job = move || {
-            // Nobody waits any more: the result has no use.
-            let _ = sender.send(job());
-        };
-        match jobs.try_send(Box::new(job)) {
+        let (job, receiver) = boxed(job);
+        match jobs.try_send(job) {
             Ok(()) => receiver.await.map_err(|_| Error::Stopped),
             Err(TrySendError::Full(_)) => Err(Error::TooManyRequests),
             Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
         }
     }
+}
+
+fn boxed<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> (Job, oneshot::Receiver<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let job = move || {
+        // Nobody waits any more: the result has no use.
+        let _ = sender.send(job());
+    };
+    (Box::new(job), receiver)
 }
 
 fn start(name: &str, threads: usize, first: fn()) -> std::io::Result<SyncSender<Job>> {
@@ -144,10 +178,13 @@ mod tests {
         };
         assert_eq!(waiting.len(), QUEUE);
         assert_eq!(refused, Err(Error::TooManyRequests));
+        let mut next = Box::pin(pool.run_next(|| 7));
+        assert!(futures_util::poll!(&mut next).is_pending(), "work under way is not refused");
         release.send(()).expect("the job waits");
         first.await.expect("no panic").expect("it ran").expect("it was released");
         for job in waiting {
             assert_eq!(job.await, Ok(()));
         }
+        assert_eq!(next.await, Ok(7));
     }
 }
