@@ -83,6 +83,25 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     }
 }
 
+/// Takes the directory for reading; nothing is made there. None if nobody ever locked it.
+pub(crate) fn lock_for_reading(directory: &Path) -> Result<Option<Lock>, OpenError> {
+    let failed = |source: io::Error| {
+        let what = format!("locking {}", directory.display());
+        OpenError::Io { what, source }
+    };
+    let file = match std::fs::File::open(directory.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed)?,
+    };
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(OpenError::DirectoryInUse(directory.display().to_string()))
+        }
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
 /// Makes the directory and its parents, for this user alone: it will hold everybody's secrets.
 fn make_private(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
@@ -291,6 +310,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a folder");
         let held = lock(directory.path()).expect("free");
         assert!(matches!(lock(directory.path()), Err(OpenError::DirectoryInUse(_))));
+        let reading = lock_for_reading(directory.path());
+        assert!(matches!(reading, Err(OpenError::DirectoryInUse(_))));
         drop(held);
         let _held = lock(directory.path()).expect("free again");
         open(&config(directory.path()), &RealFiles, 1, 2).expect("a lock file is no obstacle");
