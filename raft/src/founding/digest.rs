@@ -4,6 +4,7 @@
 //! every other id: it keeps apart what was mixed up, not what was forged.
 
 use holdfast_store::{Imported, Record, RecordKind};
+use prost::Message;
 use sha1::{Digest as _, Sha1};
 
 /// A digest in the making.
@@ -31,6 +32,7 @@ impl Digest {
             self.number(lease.ttl as u64);
             self.number(lease.remaining_ttl as u64);
         }
+        self.bytes(&imported.auth.as_ref().map_or_else(Vec::new, Message::encode_to_vec));
         self.0.finalize().into()
     }
 
