@@ -8,9 +8,10 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::status::Error;
 
@@ -24,6 +25,10 @@ const QUEUE: usize = 1024;
 const PASSWORD_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Threads for short jobs, which mostly wait for the disk.
 const SHORT_THREADS: usize = 2;
+
+/// How long a step of work under way waits for a place, and how often it looks.
+const NEXT_PATIENCE: Duration = Duration::from_secs(30);
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -50,6 +55,27 @@ impl Pool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         Self::run_on(&self.long, job).await
+    }
+
+    /// Runs the next step of long work. Where new work would be refused, this waits for a place: what
+    /// has been done already is not thrown away because others are busy.
+    pub async fn run_next<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (mut job, receiver) = boxed(job);
+        let (mut pause, longest) = PAUSES;
+        let deadline = Instant::now() + NEXT_PATIENCE;
+        loop {
+            match self.long.try_send(job) {
+                Ok(()) => return receiver.await.map_err(|_| Error::Stopped),
+                Err(TrySendError::Full(refused)) if Instant::now() < deadline => job = refused,
+                Err(TrySendError::Full(_)) => return Err(Error::TooManyRequests),
+                Err(TrySendError::Disconnected(_)) => return Err(Error::Stopped),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(longest);
+        }
     }
 
     /// Runs `job`, which reads no more than a record, ahead of all that may take long.
@@ -84,12 +110,8 @@ impl Pool {
         jobs: &SyncSender<Job>,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
-        let job = move || {
-            // Nobody waits any more: the result has no use.
-            let _ = sender.send(job());
-        };
-        Self::queue(jobs, Box::new(job))?;
+        let (job, receiver) = boxed(job);
+        Self::queue(jobs, job)?;
         receiver.await.map_err(|_| Error::Stopped)
     }
 
@@ -99,6 +121,17 @@ impl Pool {
             TrySendError::Disconnected(_) => Error::Stopped,
         })
     }
+}
+
+fn boxed<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> (Job, oneshot::Receiver<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let job = move || {
+        // Nobody waits any more: the result has no use.
+        let _ = sender.send(job());
+    };
+    (Box::new(job), receiver)
 }
 
 fn start(name: &str, threads: usize, first: fn()) -> std::io::Result<SyncSender<Job>> {
@@ -189,10 +222,13 @@ mod tests {
         };
         assert_eq!(waiting.len(), QUEUE);
         assert_eq!(refused, Err(Error::TooManyRequests));
+        let mut next = Box::pin(pool.run_next(|| 7));
+        assert!(futures_util::poll!(&mut next).is_pending(), "work under way is not refused");
         release.send(()).expect("the job waits");
         first.await.expect("no panic").expect("it ran").expect("it was released");
         for job in waiting {
             assert_eq!(job.await, Ok(()));
         }
+        assert_eq!(next.await, Ok(7));
     }
 }

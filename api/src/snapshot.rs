@@ -3,16 +3,18 @@
 //! A snapshot is a database of etcd's, made from the history at one moment in a temporary file that
 //! has no name, and sent from there. Who asks while a file is being sent shares it, if nothing was
 //! applied since its moment; otherwise a newer one is made. One is made at a time, in slices on the
-//! pool, and no more than [`FILES_MAX`] exist.
+//! pool, and no more than [`FILES_MAX`] exist; whoever would need one more is refused after a while.
 
 pub mod build;
 pub mod file;
+pub mod room;
 pub mod schema;
 mod stream;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use holdfast_store::{ReadError, Rejected};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,6 +24,7 @@ use crate::maintenance::minor_version;
 use crate::services::Services;
 use crate::status::Error;
 use build::{Build, BuildError};
+use room::Room;
 
 pub use stream::Sending;
 
@@ -29,12 +32,12 @@ pub use stream::Sending;
 const FILES_MAX: usize = 2;
 /// How often a compaction may overtake the making of a file.
 const ATTEMPTS: usize = 3;
-/// What stays free on the file system, unless a twentieth of it is less.
-const RESERVE_BYTES_MAX: u64 = 256 << 20;
+/// How long a request waits for one of the files to go.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where snapshots are asked for; one for all runtimes.
 pub struct Desk {
-    directory: PathBuf,
+    room: Room,
     turn: Semaphore,
     files: Arc<Semaphore>,
     newest: Mutex<Weak<Built>>,
@@ -48,6 +51,7 @@ pub struct Built {
     version: String,
     /// The last entry that it contains.
     index: u64,
+    room: Room,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -55,7 +59,7 @@ impl Desk {
     /// Temporary files will lie in `directory`.
     pub fn new(directory: PathBuf) -> Self {
         Self {
-            directory,
+            room: Room::of(directory),
             turn: Semaphore::new(1),
             files: Arc::new(Semaphore::new(FILES_MAX)),
             newest: Mutex::default(),
@@ -65,15 +69,35 @@ impl Desk {
     /// A file that contains everything applied by now.
     async fn file(&self, services: &Services) -> Result<Arc<Built>, Error> {
         let wanted = services.reader.applied().index;
-        let _turn = self.turn.acquire().await.map_err(|_| Error::Stopped)?;
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if let Some(newest) = newest.filter(|newest| newest.index >= wanted) {
-            return Ok(newest);
+        let mut permit = None;
+        loop {
+            let turn = self.turn.acquire().await.map_err(|_| Error::Stopped)?;
+            let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            if let Some(newest) = newest.filter(|newest| newest.index >= wanted) {
+                return Ok(newest);
+            }
+            permit = permit.or_else(|| self.files.clone().try_acquire_owned().ok());
+            let Some(permit) = permit.take() else {
+                // Others may share a file meanwhile.
+                drop(turn);
+                permit = Some(self.wait_for_file().await?);
+                continue;
+            };
+            let built = Arc::new(self.build(services, permit).await?);
+            *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&built);
+            return Ok(built);
         }
-        let permit = self.files.clone().acquire_owned().await.map_err(|_| Error::Stopped)?;
-        let built = Arc::new(self.build(services, permit).await?);
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&built);
-        Ok(built)
+    }
+
+    async fn wait_for_file(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = self.files.clone().acquire_owned();
+        match tokio::time::timeout(PATIENCE, permit).await {
+            Ok(permit) => permit.map_err(|_| Error::Stopped),
+            Err(_) => Err(Error::Other(
+                Code::ResourceExhausted,
+                "too many snapshots are being sent: try again when one of them has ended".into(),
+            )),
+        }
     }
 
     async fn build(
@@ -95,7 +119,7 @@ impl Desk {
         };
         tracing::info!(bytes, index, "made a snapshot");
         let version = minor_version(services.shared.etcd_version);
-        Ok(Built { file, bytes, version, index, _permit: permit })
+        Ok(Built { file, bytes, version, index, room: self.room.clone(), _permit: permit })
     }
 
     async fn attempt(&self, services: &Services) -> Result<(File, u64, u64), BuildError> {
@@ -103,17 +127,25 @@ impl Desk {
         let index = history.position().index;
         let members = services.node().members();
         let version = minor_version(services.shared.etcd_version);
-        let directory = self.directory.clone();
+        let estimate = estimate(services);
+        let room = self.room.clone();
         let begin = move || {
-            let bytes_max = room(&directory)?;
-            Build::begin(nameless(&directory)?, bytes_max, history, &members, &version)
+            let bytes_max = room.left()?;
+            if bytes_max < estimate {
+                return Err(BuildError::NoSpace);
+            }
+            Build::begin(nameless(room.directory())?, bytes_max, history, &members, &version)
         };
-        let mut build = services.shared.pool.run(begin).await.map_err(BuildError::Refused)??;
+        let pool = &services.shared.pool;
+        let mut build = pool.run(begin).await.map_err(BuildError::Refused)??;
         loop {
-            let step = move || build.step().map(|goes_on| (build, goes_on));
+            let room = self.room.clone();
+            let step = move || match room.left()? {
+                0 => Err(BuildError::NoSpace),
+                _ => build.step().map(|goes_on| (build, goes_on)),
+            };
             let goes_on;
-            (build, goes_on) =
-                services.shared.pool.run(step).await.map_err(BuildError::Refused)??;
+            (build, goes_on) = pool.run_next(step).await.map_err(BuildError::Refused)??;
             if !goes_on {
                 break;
             }
@@ -129,21 +161,25 @@ pub async fn snapshot(services: Arc<Services>) -> Result<Sending, Error> {
     Ok(Sending::new(services.shared.pool.clone(), built))
 }
 
+/// About how long the file will be: pages are not quite full, and every record has a key.
+fn estimate(services: &Services) -> u64 {
+    let bytes = services.reader.sizes().in_use_bytes;
+    bytes + bytes / 4
+}
+
 /// A file in `directory` that is gone with its handle.
 fn nameless(directory: &Path) -> std::io::Result<File> {
-    let path = directory.join("snapshot.tmp");
-    // Only a crash between the two lines below leaves one.
-    let _ = std::fs::remove_file(&path);
+    use rand::RngExt as _;
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
+        return Ok(file.into());
+    }
+    // Not every file system can make a file without a name.
+    let path = directory.join(format!("snapshot-{:016x}.tmp", rand::rng().random::<u64>()));
     let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
-}
-
-/// How many bytes a file may have.
-fn room(directory: &Path) -> std::io::Result<u64> {
-    let stat = rustix::fs::statvfs(directory)?;
-    let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
-    Ok(free.saturating_sub(RESERVE_BYTES_MAX.min(total / 20)))
 }
 
 fn refusal(services: &Services, error: BuildError) -> Error {

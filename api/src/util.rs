@@ -41,6 +41,8 @@ pub enum Task {
     Migrate {
         /// etcd's.
         from: PathBuf,
+        /// Where etcd's log lies, if not within it.
+        log: Option<PathBuf>,
         /// Where to, and how.
         restore: Restore,
     },
@@ -103,7 +105,7 @@ pub enum UtilError {
         /// Why.
         what: String,
     },
-    /// etcd's log is damaged.
+    /// etcd's log cannot be read, or is damaged.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The data directory is damaged.
@@ -131,7 +133,9 @@ pub fn run(task: &Task) -> ExitCode {
         Task::Restore { file, skip_hash_check, restore } => {
             restore_file(file, *skip_hash_check, restore)
         }
-        Task::Migrate { from, restore } => migrate::migrate(from, restore).map(|done| done + "\n"),
+        Task::Migrate { from, log, restore } => {
+            migrate::migrate(from, log.as_deref(), restore).map(|done| done + "\n")
+        }
         Task::Check { directory } => check::check(directory),
     };
     match result {

@@ -22,6 +22,16 @@ pub struct Checked {
 /// Verifies the data directory of a member that is not running.
 pub fn check(path: &Path) -> Checked {
     let mut checked = Checked::default();
+    let lock = directory::lock_for_reading(path);
+    let _lock = match lock {
+        Ok(lock) => lock,
+        Err(error) => {
+            checked.problems.push(error.to_string());
+            return checked;
+        }
+    };
+    let imported = directory::check_imported(path, &ReadOnlyFiles);
+    checked.problems.extend(imported.err().map(|problem| problem.to_string()));
     let identity = directory::inspect(path, &ReadOnlyFiles);
     let identity = identity.map_err(|error| checked.problems.push(error.to_string())).ok();
     if let Some(identity) = identity {

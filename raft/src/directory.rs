@@ -3,6 +3,9 @@
 //! `identity` holds the member, its cluster and a random incarnation. An incarnation stands for
 //! everything the directory has promised: votes given, entries acknowledged. It is written once the
 //! log has begun, so one of them without the other was not left so by a crash.
+//!
+//! `importing` marks a directory that is being filled with a history from elsewhere. It is durable
+//! before anything else is written, and goes when the identity is there.
 
 use std::io;
 use std::path::Path;
@@ -21,6 +24,10 @@ const FORMAT: u32 = 1;
 const NAME: &str = "identity";
 const LOCK: &str = "lock";
 const TEMPORARY: &str = "identity.tmp";
+const IMPORTING: &str = "importing";
+/// For whoever finds it.
+const IMPORTING_TEXT: &[u8] =
+    b"A history is being written into this directory. It is not whole yet.\n";
 /// The folder in which etcd keeps a member.
 const ETCD: &str = "member";
 
@@ -60,12 +67,34 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     if directory.join(ETCD).exists() {
         return Err(OpenError::WrittenByEtcd(directory.display().to_string()));
     }
+    if directory.join(IMPORTING).exists() {
+        return Err(OpenError::ImportUnfinished(directory.display().to_string()));
+    }
     make_private(directory).map_err(failed)?;
     let path = directory.join(LOCK);
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(failed)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Lock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(OpenError::DirectoryInUse(directory.display().to_string()))
+        }
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Takes the directory for reading; nothing is made there. None if nobody ever locked it.
+pub(crate) fn lock_for_reading(directory: &Path) -> Result<Option<Lock>, OpenError> {
+    let failed = |source: io::Error| {
+        let what = format!("locking {}", directory.display());
+        OpenError::Io { what, source }
+    };
+    let file = match std::fs::File::open(directory.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed)?,
+    };
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(Lock { _file: file })),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             Err(OpenError::DirectoryInUse(directory.display().to_string()))
         }
@@ -96,6 +125,7 @@ pub(crate) fn open(
     if files.exists(&directory.join(ETCD)).map_err(failed("looking into"))? {
         return Err(OpenError::WrittenByEtcd(directory.display().to_string()));
     }
+    check_imported(directory, files)?;
     files.create_directory(directory).map_err(failed("making"))?;
     let path = directory.join(NAME);
     if !files.exists(&path).map_err(failed("looking into"))? {
@@ -121,6 +151,62 @@ pub(crate) fn open(
     }
     let (cluster_id, incarnation) = (found.cluster, found.incarnation);
     Ok(Directory { identity: Identity { member_id, cluster_id, incarnation }, is_new: false })
+}
+
+/// Refuses a directory in which an import was begun and not finished.
+pub(crate) fn check_imported(directory: &Path, files: &dyn Files) -> Result<(), OpenError> {
+    let is_importing = files.exists(&directory.join(IMPORTING)).map_err(|source| {
+        let what = format!("looking into {}", directory.display());
+        OpenError::Io { what, source }
+    })?;
+    match is_importing {
+        true => Err(OpenError::ImportUnfinished(directory.display().to_string())),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a directory that holds anything but the file that it is locked by.
+pub(crate) fn check_empty(directory: &Path, files: &dyn Files) -> Result<(), OpenError> {
+    check_imported(directory, files)?;
+    let failed = |source| {
+        let what = format!("looking into {}", directory.display());
+        OpenError::Io { what, source }
+    };
+    let names = match files.exists(directory).map_err(failed)? {
+        true => files.list(directory).map_err(failed)?,
+        false => Vec::new(),
+    };
+    match names.iter().all(|name| name == LOCK) {
+        true => Ok(()),
+        false => Err(OpenError::NotEmpty(directory.display().to_string())),
+    }
+}
+
+/// Marks the directory, durably, before an import writes into it.
+pub(crate) fn begin_import(directory: &Path, files: &dyn Files) -> Result<(), OpenError> {
+    let mark = || {
+        files.create_directory(directory)?;
+        let file = files.create(&directory.join(IMPORTING))?;
+        file.write_all_at(IMPORTING_TEXT, 0)?;
+        file.sync_data()?;
+        sync_with_parent(directory, files)
+    };
+    mark().map_err(|source| {
+        let what = format!("marking {} as being imported into", directory.display());
+        OpenError::Io { what, source }
+    })
+}
+
+/// Takes the mark away, durably. What was imported is whole, and so is the identity.
+pub(crate) fn end_import(directory: &Path, files: &dyn Files) -> Result<(), OpenError> {
+    let unmark = || {
+        files.remove(&directory.join(IMPORTING))?;
+        files.sync_directory(directory)
+    };
+    unmark().map_err(|source| {
+        let what = format!("finishing the import into {}", directory.display());
+        OpenError::Io { what, source }
+    })
 }
 
 /// Whose directory it is, without taking it.
@@ -162,11 +248,15 @@ fn create(directory: &Path, files: &dyn Files, identity: Identity) -> io::Result
     file.write_all_at(&content.encode_to_vec(), 0)?;
     file.sync_data()?;
     files.rename(&temporary, &directory.join(NAME))?;
+    sync_with_parent(directory, files)
+}
+
+fn sync_with_parent(directory: &Path, files: &dyn Files) -> io::Result<()> {
     files.sync_directory(directory)?;
-    if let Some(parent) = directory.parent() {
-        files.sync_directory(parent)?;
+    match directory.parent() {
+        Some(parent) => files.sync_directory(parent),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn read(path: &Path, files: &dyn Files) -> io::Result<IdentityFile> {
@@ -220,6 +310,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a folder");
         let held = lock(directory.path()).expect("free");
         assert!(matches!(lock(directory.path()), Err(OpenError::DirectoryInUse(_))));
+        let reading = lock_for_reading(directory.path());
+        assert!(matches!(reading, Err(OpenError::DirectoryInUse(_))));
         drop(held);
         let _held = lock(directory.path()).expect("free again");
         open(&config(directory.path()), &RealFiles, 1, 2).expect("a lock file is no obstacle");

@@ -17,6 +17,12 @@ pub enum OpenError {
     /// A directory that is to be filled holds something already.
     #[error("data-dir {0:?} not empty or could not be read")]
     NotEmpty(String),
+    /// An import into the directory was begun and not finished.
+    #[error(
+        "{0} is what a restore or a migration has left that did not end: it is not whole. Remove it, \
+         and restore or migrate again"
+    )]
+    ImportUnfinished(String),
     /// The directory belongs to another member or cluster than the flags describe.
     #[error("{directory} belongs to member {found}, but the flags make this member {expected}")]
     WrongMember {

@@ -2,24 +2,29 @@
 //!
 //! Every member of the new cluster is given the same history and the same membership, as of the
 //! same entry, without a word between them: the log begins after that entry, which is the newest
-//! one and committed. What makes the directory a member's, its identity, is written last; a
-//! directory that was not finished is refused.
+//! one and committed. The id of the cluster depends on all that was imported, so members that were
+//! given different histories, or none, refuse each other. What makes the directory a member's, its identity, is written last. From before
+//! the first block until after that the directory carries a mark, and whoever opens a directory with
+//! the mark refuses it: half a history must not pass for an empty member.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use holdfast_store::files::Files;
 use holdfast_store::{Import, ImportError, Imported, Options, Position, Record};
 use rand::RngExt;
 
 use crate::checkpoint::membership_bytes;
-use crate::config::{NodeConfig, Seams};
+use crate::config::{NodeConfig, Seams, Workers};
 use crate::directory;
 use crate::error::OpenError;
-use crate::identity::Identity;
+use crate::identity::{Identity, restored_cluster_id};
 use crate::node::plan::{self, Plan};
 use crate::types::{Membership, StoredMembership, log_id};
 use crate::wal::{self, Hooks, LogId, Vote, WalCore, WalOptions};
+
+mod digest;
+
+use digest::Digest;
 
 /// The term of the entry that the history ends with.
 const TERM: u64 = 1;
@@ -29,37 +34,50 @@ pub struct Founding {
     config: NodeConfig,
     seams: Seams,
     plan: Plan,
-    identity: Identity,
+    incarnation: u64,
     import: Import,
-    _lock: directory::Lock,
+    digest: Digest,
+    _lock: Option<directory::Lock>,
+}
+
+/// A data directory that was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Founded {
+    /// Whose it is.
+    pub identity: Identity,
+    /// Of all that was imported: the same in every member of the new cluster.
+    pub digest: [u8; 20],
 }
 
 impl Founding {
     /// Begins in the directory of the member that `config` describes; it is absent or empty.
     pub fn begin(config: NodeConfig, seams: Seams) -> Result<Self, OpenError> {
         let plan = plan::plan(&config)?;
-        check_empty(&config.data_directory, &*seams.files)?;
-        let lock = directory::lock(&config.data_directory)?;
-        let identity = Identity {
-            member_id: plan.member_id,
-            cluster_id: plan.cluster_id,
-            incarnation: crate::runtime::generator().random_range(1..=u64::MAX),
-        };
+        let folder = &config.data_directory;
+        // Once before anything is made there, and again when nobody else can fill it.
+        directory::check_empty(folder, &*seams.files)?;
+        let is_shared = seams.workers == Workers::Threads;
+        let lock = is_shared.then(|| directory::lock(folder)).transpose()?;
+        directory::check_empty(folder, &*seams.files)?;
+        directory::begin_import(folder, &*seams.files)?;
+        let incarnation = crate::runtime::generator().random_range(1..=u64::MAX);
         let mut options = Options::new(&config.data_directory);
         options.files = seams.files.clone();
         options.backend = seams.backend.clone();
-        options.incarnation = identity.incarnation;
+        options.incarnation = incarnation;
         let import = Import::begin(options, position(&plan)).map_err(holdfast_store::Fatal::new)?;
-        Ok(Self { config, seams, plan, identity, import, _lock: lock })
+        let digest = Digest::default();
+        Ok(Self { config, seams, plan, incarnation, import, digest, _lock: lock })
     }
 
     /// Adds the next record, in revision order.
     pub fn push(&mut self, record: Record) -> Result<(), ImportError> {
+        self.digest.record(&record);
         self.import.push(record)
     }
 
     /// Makes the directory a member's. `imported` says everything but who the members are.
-    pub fn finish(self, imported: Imported) -> Result<Identity, OpenError> {
+    pub fn finish(self, imported: Imported) -> Result<Founded, OpenError> {
         let at = position(&self.plan);
         let voters: BTreeSet<u64> = self.plan.members.keys().copied().collect();
         let nodes: BTreeMap<_, _> = self.plan.members.clone();
@@ -68,26 +86,24 @@ impl Founding {
         let stored = StoredMembership::new(Some(log_id(at.term, at.index)), membership);
         let imported =
             Imported { membership_position: at, membership: membership_bytes(&stored), ..imported };
+        let digest = self.digest.finish(&imported);
+        let identity = Identity {
+            member_id: self.plan.member_id,
+            cluster_id: restored_cluster_id(self.plan.cluster_id, &digest),
+            incarnation: self.incarnation,
+        };
         self.import.finish(imported).map_err(holdfast_store::Fatal::new)?;
         let first = *self.plan.members.keys().next().expect("a cluster has members");
         begin_log(&self.config.data_directory, &self.seams, at, first)?;
-        directory::record(&self.config.data_directory, &*self.seams.files, self.identity)?;
-        Ok(self.identity)
+        directory::record(&self.config.data_directory, &*self.seams.files, identity)?;
+        directory::end_import(&self.config.data_directory, &*self.seams.files)?;
+        Ok(Founded { identity, digest })
     }
 }
 
 /// As many entries as there are members, as if each had been added by one.
 fn position(plan: &Plan) -> Position {
     Position { term: TERM, index: plan.members.len() as u64 }
-}
-
-fn check_empty(path: &Path, files: &dyn Files) -> Result<(), OpenError> {
-    let failed =
-        |source| OpenError::Io { what: format!("looking into {}", path.display()), source };
-    if files.exists(path).map_err(failed)? && !files.list(path).map_err(failed)?.is_empty() {
-        return Err(OpenError::NotEmpty(path.display().to_string()));
-    }
-    Ok(())
 }
 
 /// A log without entries, after `at`. The vote keeps anyone from leading in the term of `at`.

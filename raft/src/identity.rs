@@ -45,6 +45,15 @@ pub fn cluster_id(members: &[u64]) -> u64 {
     first_eight(&hash.finalize())
 }
 
+/// The id of a cluster whose members were all filled with what has this digest. `planned` is the id
+/// that they would have without it.
+pub fn restored_cluster_id(planned: u64, digest: &[u8]) -> u64 {
+    let mut hash = Sha1::new();
+    hash.update(planned.to_be_bytes());
+    hash.update(digest);
+    first_eight(&hash.finalize())
+}
+
 fn first_eight(digest: &[u8]) -> u64 {
     let bytes: [u8; 8] = digest[..8].try_into().expect("SHA-1 has 20 bytes");
     u64::from_be_bytes(bytes)

@@ -49,7 +49,7 @@ pub use config::{
 pub use counts::{LogSize, NodeCounts, PeerCounts};
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
 pub use error::{LeaseError, OpenError, ProposeError, ReadBarrierError};
-pub use founding::Founding;
+pub use founding::{Founded, Founding};
 pub use identity::Identity;
 pub use node::{Member, Node};
 pub use peer::{TcpConnect, TcpListen};

@@ -30,13 +30,13 @@ mod tests;
 pub use authorize::Access;
 pub(crate) use change::Effect;
 use intervals::Intervals;
-pub(crate) use stored::StoredAuth;
+pub use stored::{StoredAuth, StoredRole, StoredUser};
 
 /// The user without whom authorization cannot be on, and the role that may do everything.
 const ROOT: &str = "root";
 
 /// The auth revision of a store in which nothing was ever changed.
-const FIRST_REVISION: u64 = 1;
+pub const FIRST_REVISION: u64 = 1;
 
 /// Why the rules, or those who keep them, refuse. Every member reaches the same answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::StoredAuth;
 use crate::index::Index;
 use crate::reader::registry::Registration;
 use crate::state::shared::Shared;
@@ -50,6 +51,11 @@ impl History {
         self.tables.leases().collect()
     }
 
+    /// Who may do what; none where that was never changed.
+    pub fn auth(&self) -> Option<&StoredAuth> {
+        self.tables.auth.as_ref()
+    }
+
     /// Reads the next records, about `bytes` of them; false at the end.
     pub fn step(
         &mut self,
@@ -65,6 +71,8 @@ impl History {
             let is_over = last.is_none_or(|last| last.main > self.tables.revision);
             self.next =
                 last.filter(|_| !is_over).map(|last| Revision::new(last.main, last.sub + 1));
+            // What compaction leaves out costs something too.
+            left = left.saturating_sub(headers.len());
             for header in self.wanted(headers)? {
                 let record = self.record(header)?;
                 left = left.saturating_sub(record.bytes.len().max(1));

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::auth::StoredAuth;
 use crate::load::Restore;
 use crate::maintain::{Sweep, Swept};
 use crate::open::Opening;
@@ -32,6 +33,8 @@ pub struct Imported {
     pub membership: Bytes,
     /// The leases, each once.
     pub leases: Vec<LeaseInfo>,
+    /// Who may do what; none where that was never changed.
+    pub auth: Option<StoredAuth>,
 }
 
 /// Why an import cannot go on.
@@ -92,6 +95,9 @@ impl Import {
         if self.last.main > imported.revision || imported.compacted > imported.revision {
             return Err(Fatal::new("the records and the revision contradict each other").into());
         }
+        if let Some(auth) = &imported.auth {
+            auth.restored()?;
+        }
         self.records.end_entry(self.position);
         let frozen = self.frozen(imported);
         match self.maintainer.take_manifest(frozen, self.position.index)? {
@@ -110,6 +116,7 @@ impl Import {
         tables.set_position(self.position);
         tables.set_membership(imported.membership_position, imported.membership.clone());
         tables.set_leases(imported.leases.into_iter());
+        tables.auth = imported.auth;
         Frozen {
             position: self.position,
             membership_position: imported.membership_position,

@@ -49,6 +49,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "call everything before the raised revision compacted (needed to raise it)",
     ),
     flag("from", Kind::Text, "", "etcd's data directory"),
+    flag("wal-dir", Kind::Text, "", "etcd's --wal-dir, if it had one"),
     flag("write-out", Kind::OneOf(&["simple", "json", "table"]), "simple", "form of the output"),
     flag("w", Kind::OneOf(&["simple", "json", "table"]), "simple", "the same as --write-out"),
 ];
@@ -93,12 +94,14 @@ fn task(words: &[&str], values: &Values) -> Result<Task, ArgumentError> {
             Ok(Task::Restore { file: file.into(), skip_hash_check, restore })
         }
         ["migrate"] => {
-            let settings = settings(&[NEW_MEMBER, &["from"]])?;
+            let settings = settings(&[NEW_MEMBER, &["from", "wal-dir"]])?;
             if settings.text("from").is_empty() {
                 return usage("migrate needs --from, etcd's data directory".to_owned());
             }
             let from = settings.text("from").into();
-            Ok(Task::Migrate { from, restore: restore(&settings)? })
+            let log = Some(settings.text("wal-dir")).filter(|log| !log.is_empty());
+            let log = log.map(PathBuf::from);
+            Ok(Task::Migrate { from, log, restore: restore(&settings)? })
         }
         ["check", directory] => {
             settings(&[])?;

@@ -16,8 +16,9 @@ use super::format::{
     u32_at, u64_at,
 };
 
-/// A page with all that belongs to it is no longer: etcd's values are bounded by its requests.
-const PAGE_BYTES_MAX: u64 = 256 << 20;
+/// A page with all that belongs to it, and all pages that lead to it, are no longer: etcd's values
+/// are bounded by its requests.
+const PATH_BYTES_MAX: u64 = 256 << 20;
 /// No tree of 2^64 pages is deeper.
 const DEPTH_MAX: usize = 64;
 
@@ -238,6 +239,7 @@ impl<S: Source> Walk<S> {
     }
 
     fn read(&mut self, id: u64) -> Result<Page, BoltError> {
+        let above: usize = self.path.iter().map(|step| step.page.bytes.len()).sum();
         if id < 2 || id >= self.meta.end {
             return Err(page_error(id, "it is outside the database"));
         }
@@ -249,7 +251,7 @@ impl<S: Source> Walk<S> {
             return Err(page_error(id, "it says that it is another page"));
         }
         let pages = u64::from(header.overflow) + 1;
-        if pages > self.meta.end - id || pages * page_bytes > PAGE_BYTES_MAX {
+        if pages > self.meta.end - id || pages * page_bytes + above as u64 > PATH_BYTES_MAX {
             return Err(page_error(id, "its length makes no sense"));
         }
         for page in id..id + pages {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 
 use holdfast_raft::Member;
+use holdfast_store::auth::{FIRST_REVISION, StoredAuth};
 use holdfast_store::{Fatal, History, ReadError, Revision};
 
 use super::schema::{self, record_pair};
@@ -67,7 +68,8 @@ impl Build {
         let mut writer = Writer::begin(BufWriter::with_capacity(BUFFER_BYTES, file), bytes_max)?;
         write_meta(&mut writer, &history, members, version)?;
         write_cluster(&mut writer, members, version)?;
-        write_auth(&mut writer)?;
+        write_auth(&mut writer, history.auth())?;
+        // Here alarms would be written, one key each, if there were any.
         writer.bucket(schema::ALARM)?;
         writer.bucket(schema::LEASE)?;
         // By the bytes of their ids, where the store has them by number.
@@ -134,18 +136,32 @@ fn write_cluster(
     writer.bucket(schema::CLUSTER)?;
     writer.put(schema::CLUSTER_VERSION, version.as_bytes())?;
     writer.bucket(schema::MEMBERS)?;
-    let mut pairs: Vec<_> = members.iter().map(schema::member_pair).collect();
-    pairs.sort();
-    pairs.iter().try_for_each(|(key, value)| writer.put(key, value))?;
+    write_sorted(writer, members.iter().map(schema::member_pair))?;
     writer.bucket(schema::MEMBERS_REMOVED)?;
     Ok(())
 }
 
-/// Authentication as it is where nobody ever set it up.
-fn write_auth(writer: &mut Writer<BufWriter<File>>) -> Result<()> {
+fn write_auth(writer: &mut Writer<BufWriter<File>>, auth: Option<&StoredAuth>) -> Result<()> {
     writer.bucket(schema::AUTH)?;
-    writer.put(schema::AUTH_REVISION, &1u64.to_be_bytes())?;
+    // etcd does not write that authentication is off where nobody ever set it up.
+    if let Some(auth) = auth {
+        writer.put(schema::AUTH_ENABLED, &[u8::from(auth.enabled)])?;
+    }
+    let revision = auth.map_or(FIRST_REVISION, |auth| auth.revision);
+    writer.put(schema::AUTH_REVISION, &revision.to_be_bytes())?;
     writer.bucket(schema::AUTH_ROLES)?;
+    let roles = auth.map(|auth| auth.roles.iter().map(schema::role_pair));
+    write_sorted(writer, roles.into_iter().flatten())?;
     writer.bucket(schema::AUTH_USERS)?;
-    Ok(())
+    let users = auth.map(|auth| auth.users.iter().map(schema::user_pair));
+    write_sorted(writer, users.into_iter().flatten())
+}
+
+fn write_sorted(
+    writer: &mut Writer<BufWriter<File>>,
+    pairs: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+) -> Result<()> {
+    let mut pairs: Vec<_> = pairs.collect();
+    pairs.sort();
+    pairs.iter().try_for_each(|(key, value)| Ok(writer.put(key, value)?))
 }

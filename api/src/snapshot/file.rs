@@ -210,6 +210,7 @@ impl Status {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as they are printed.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

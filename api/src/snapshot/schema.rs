@@ -6,11 +6,16 @@
 //! meta             consistent_index, term, confState, storageVersion, *CompactRev
 //! cluster          clusterVersion, downgrade
 //! members          id in hex -> JSON     members_removed   id in hex -> "removed"
-//! auth, authUsers, authRoles, alarm
+//! auth             authEnabled, authRevision
+//! authUsers        name -> authpb.User         authRoles        name -> authpb.Role
+//! alarm
 //! ```
 
 use bytes::Bytes;
+use holdfast_proto::authpb;
 use holdfast_raft::Member;
+use holdfast_store::auth::{StoredRole, StoredUser};
+use holdfast_store::command::Permission;
 use holdfast_store::record::encode_tombstone;
 use holdfast_store::{LeaseInfo, Record, RecordKind, Revision};
 use prost::Message;
@@ -115,6 +120,67 @@ pub fn parse_lease(value: &[u8]) -> Option<LeaseInfo> {
     (id != 0).then_some(LeaseInfo { id, ttl, remaining_ttl })
 }
 
+/// A user's key and value.
+pub fn user_pair(user: &StoredUser) -> (Vec<u8>, Vec<u8>) {
+    let name = user.name.clone().into_bytes();
+    let value = authpb::User {
+        name: name.clone().into(),
+        password: user.password_hash.clone(),
+        roles: user.roles.clone(),
+        options: Some(authpb::UserAddOptions { no_password: user.no_password }),
+    };
+    (name, value.encode_to_vec())
+}
+
+/// A user, from its key and value.
+pub fn parse_user(key: &[u8], value: &Bytes) -> Option<StoredUser> {
+    let user = authpb::User::decode(value.clone()).ok()?;
+    let mut roles = user.roles;
+    roles.sort();
+    roles.dedup();
+    Some(StoredUser {
+        name: name(key, &user.name)?,
+        password_hash: user.password,
+        no_password: user.options.is_some_and(|options| options.no_password),
+        roles,
+        // The file does not know it.
+        since: 0,
+    })
+}
+
+/// A role's key and value.
+pub fn role_pair(role: &StoredRole) -> (Vec<u8>, Vec<u8>) {
+    let name = role.name.clone().into_bytes();
+    let permissions = role.permissions.iter().map(|permission| authpb::Permission {
+        perm_type: permission.kind,
+        key: permission.key.clone(),
+        range_end: permission.range_end.clone(),
+    });
+    let key_permission = permissions.collect();
+    let value = authpb::Role { name: name.clone().into(), key_permission };
+    (name, value.encode_to_vec())
+}
+
+/// A role, from its key and value.
+pub fn parse_role(key: &[u8], value: &Bytes) -> Option<StoredRole> {
+    let role = authpb::Role::decode(value.clone()).ok()?;
+    let permissions = role.key_permission.into_iter().map(|permission| Permission {
+        kind: permission.perm_type,
+        key: permission.key,
+        range_end: permission.range_end,
+    });
+    let mut permissions: Vec<_> = permissions.collect();
+    permissions.sort_by(|a, b| a.key.cmp(&b.key));
+    Some(StoredRole { name: name(key, &role.name)?, permissions })
+}
+
+/// A name that stands in the key and in the value.
+fn name(key: &[u8], in_value: &[u8]) -> Option<String> {
+    String::from_utf8(key.to_vec())
+        .ok()
+        .filter(|name| !key.is_empty() && name.as_bytes() == in_value)
+}
+
 /// A member's key and value.
 pub fn member_pair(member: &Member) -> (Vec<u8>, Vec<u8>) {
     let mut value = json!({ "id": member.id, "peerURLs": member.peer_urls });
@@ -167,5 +233,28 @@ mod tests {
         assert_eq!(key, [0, 0, 0, 0, 0x20, 0x40, 0xa1, 0xfe]);
         assert_eq!(parse_lease(&value), Some(lease));
         assert_eq!(value, [8, 0xfe, 0xc3, 0x82, 0x82, 2, 16, 0xe8, 7]);
+    }
+
+    #[test]
+    fn users_and_roles_are_etcds() {
+        let user = StoredUser {
+            name: "ann".to_owned(),
+            password_hash: Bytes::from("$2a"),
+            no_password: false,
+            roles: vec!["dev".to_owned()],
+            since: 0,
+        };
+        let (key, value) = user_pair(&user);
+        assert_eq!(
+            (&key[..], &value[..]),
+            (&b"ann"[..], &b"\n\x03ann\x12\x03$2a\x1a\x03dev\"\0"[..])
+        );
+        assert_eq!(parse_user(&key, &value.clone().into()), Some(user));
+        assert_eq!(parse_user(b"bob", &value.into()), None);
+        let permission = Permission { kind: 2, key: "a".into(), range_end: "b".into() };
+        let role = StoredRole { name: "dev".to_owned(), permissions: vec![permission] };
+        let (key, value) = role_pair(&role);
+        assert_eq!(value, b"\n\x03dev\x12\x08\x08\x02\x12\x01a\x1a\x01b");
+        assert_eq!(parse_role(&key, &value.into()), Some(role));
     }
 }

@@ -1,30 +1,31 @@
 //! How far etcd's own write-ahead log is ahead of its database.
 //!
 //! ```text
-//! file:   frame*            frame:  length, 8 bytes (56 bits, then padding) | Record | padding
+//! file:   SEQUENCE-INDEX.wal, frames of records
 //! Record { type: 1 metadata, 2 entry, 3 state, 4 crc, 5 snapshot; crc; data }
 //! ```
 //!
-//! Every record's checksum continues the one before. Where the last file stops making sense, the
-//! log ends; before that, it is damaged. Nothing is kept but the indexes of entries that change the
-//! store.
+//! Every record's checksum continues the one before, across files. An entry that is in the log may
+//! have been acknowledged, whatever index the log last called committed: etcd does not sync that
+//! before it answers. So nothing is left out of account but entries that change nothing.
 
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
+mod frames;
+
+use frames::{End, Frame, Frames, Wrong};
+
+const METADATA: i64 = 1;
 const ENTRY: i64 = 2;
 const STATE: i64 = 3;
 const CHECKSUM: i64 = 4;
-/// No record of etcd's is longer.
-const RECORD_BYTES_MAX: u64 = 512 << 20;
-/// More indexes than these are not worth keeping.
-const INDEXES_MAX: usize = 1 << 16;
+const SNAPSHOT: i64 = 5;
 /// Entries made of these fields alone leave the store as it is: a header, the cluster's version, a
 /// member's attributes, a downgrade.
 const HARMLESS: [u32; 4] = [100, 1300, 1301, 1302];
@@ -49,13 +50,13 @@ struct Entry {
     data: Bytes,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-struct HardState {
-    #[prost(uint64, tag = "3")]
-    commit: u64,
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Snapshot {
+    #[prost(uint64, tag = "1")]
+    index: u64,
 }
 
-/// Why the log is not understood.
+/// Why the log does not vouch for the database.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A file cannot be read.
@@ -66,7 +67,7 @@ pub enum LogError {
         /// Why.
         error: io::Error,
     },
-    /// A file that is not the last is damaged.
+    /// A file is damaged.
     #[error("{} is damaged: {what}", path.display())]
     Damaged {
         /// Which.
@@ -74,114 +75,182 @@ pub enum LogError {
         /// What is wrong.
         what: &'static str,
     },
+    /// There is no log.
+    #[error("{} holds no log of etcd: if etcd had a --wal-dir, name it by --wal-dir", .0.display())]
+    Absent(PathBuf),
+    /// The database lacks entries that the log has, and that may have been acknowledged.
+    #[error(
+        "its database ends at entry {after}, and its log has changes from entry {first} on: start \
+         etcd on it once more and stop it with SIGTERM, or use `etcdctl snapshot save` and \
+         `holdfast util snapshot restore`"
+    )]
+    Ahead {
+        /// The last entry of the database.
+        after: u64,
+        /// The first that it lacks.
+        first: u64,
+    },
+    /// The member was sent a newer database than the one it has in place.
+    #[error(
+        "its database ends at entry {after}, and {what} is of entry {index}: start etcd on it once \
+         more and stop it with SIGTERM"
+    )]
+    Replaced {
+        /// The last entry of the database.
+        after: u64,
+        /// What is newer.
+        what: &'static str,
+        /// The last entry of that.
+        index: u64,
+    },
+    /// Entries between database and log are nowhere.
+    #[error("its database ends at entry {after}, and its log begins with entry {first}")]
+    Gap {
+        /// The last entry of the database.
+        after: u64,
+        /// The first of the log.
+        first: u64,
+    },
+}
+
+/// Refuses a log in `folder` that has anything to add to a database that ends with the entry
+/// `after`, or that does not reach back to it.
+pub(super) fn check(folder: &Path, after: u64) -> Result<(), LogError> {
+    let files = files(folder)?;
+    let (_, begin) = files.first().ok_or_else(|| LogError::Absent(folder.to_owned()))?;
+    let mut log = Log { after, ..Log::default() };
+    for (number, (path, _)) in files.iter().enumerate() {
+        let end = log.file(path).map_err(|wrong| wrong.of(path))?;
+        if end == End::Torn && number + 1 < files.len() {
+            return Err(Wrong::Damage("it ends within a record, and is not the last").of(path));
+        }
+    }
+    let first = log.first.unwrap_or(*begin);
+    if first > after.saturating_add(1) {
+        return Err(LogError::Gap { after, first });
+    }
+    if log.snapshot > after {
+        let what = "a snapshot in its log";
+        return Err(LogError::Replaced { after, what, index: log.snapshot });
+    }
+    match log.change {
+        Some(first) => Err(LogError::Ahead { after, first }),
+        None => Ok(()),
+    }
+}
+
+/// The files in order, each with the index of the first entry that it may hold.
+fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, LogError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => LogError::Absent(folder.to_owned()),
+        _ => LogError::Io { path: folder.to_owned(), error },
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(name) = name.strip_suffix(".wal") else { continue };
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let numbers = name.split_once('-').and_then(|(a, b)| Some((number(a)?, number(b)?)));
+        let what = "its name is not one that etcd gives";
+        let (sequence, index) =
+            numbers.ok_or_else(|| LogError::Damaged { path: path.clone(), what })?;
+        files.push((sequence, path, index));
+    }
+    files.sort();
+    if let Some(pair) = files.windows(2).find(|pair| pair[0].0 + 1 != pair[1].0) {
+        let what = "the file before it is missing";
+        return Err(LogError::Damaged { path: pair[1].1.clone(), what });
+    }
+    Ok(files.into_iter().map(|(_, path, index)| (path, index)).collect())
 }
 
 /// What a log says beyond an index.
 #[derive(Default)]
-struct Beyond {
+struct Log {
     after: u64,
-    /// Entries that change the store, the oldest of them.
-    changes: BTreeSet<u64>,
-    commit: u64,
+    /// The oldest entry there is.
+    first: Option<u64>,
+    last: u64,
+    /// The first entry beyond that changes the store.
+    change: Option<u64>,
+    /// The newest snapshot.
+    snapshot: u64,
     checksum: u32,
 }
 
-/// The first committed entry after `after` that changes the store, and the last committed entry;
-/// none if there is no such entry.
-pub(super) fn first_missing(folder: &Path, after: u64) -> Result<Option<(u64, u64)>, LogError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error| LogError::Io { path, error }
-    };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
-        let path = entry.map_err(failed(folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "wal") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    let mut beyond = Beyond { after, ..Beyond::default() };
-    for (number, path) in files.iter().enumerate() {
-        let file = File::open(path).map_err(failed(path))?;
-        let is_last = number + 1 == files.len();
-        match beyond.read(&mut BufReader::new(file)).map_err(failed(path))? {
-            Some(what) if !is_last => {
-                return Err(LogError::Damaged { path: path.clone(), what });
-            }
-            _ => {}
-        }
-    }
-    let first = beyond.changes.first().copied().filter(|first| *first <= beyond.commit);
-    Ok(first.map(|first| (first, beyond.commit)))
-}
-
-impl Beyond {
-    /// Reads one file; says what is wrong with what follows its last good record.
-    fn read(&mut self, file: &mut impl Read) -> io::Result<Option<&'static str>> {
+impl Log {
+    fn file(&mut self, path: &Path) -> Result<End, Wrong> {
+        let mut frames = Frames::of(File::open(path)?)?;
         loop {
-            let mut frame = [0; 8];
-            if let Err(error) = file.read_exact(&mut frame) {
-                return end_of(error, None);
-            }
-            let field = u64::from_le_bytes(frame);
-            if field == 0 {
-                return Ok(None);
-            }
-            let padding = if field >> 63 == 1 { field >> 56 & 7 } else { 0 };
-            let length = field & !(0xff << 56);
-            if length > RECORD_BYTES_MAX {
-                return Ok(Some("a record is too long"));
-            }
-            let mut bytes = vec![0; (length + padding) as usize];
-            if let Err(error) = file.read_exact(&mut bytes) {
-                return end_of(error, Some("it ends within a record"));
-            }
-            bytes.truncate(length as usize);
-            let Ok(record) = Record::decode(Bytes::from(bytes)) else {
-                return Ok(Some("a record does not decode"));
+            let frame = match frames.next()? {
+                Ok(frame) => frame,
+                Err(end) => return Ok(end),
             };
-            if !self.take(record) {
-                return Ok(Some("a record's checksum is wrong"));
+            match self.frame(&frame) {
+                Ok(()) => {}
+                Err(_) if frame.may_be_torn => return frames.torn(),
+                Err(what) => return Err(Wrong::Damage(what)),
             }
         }
     }
 
-    fn take(&mut self, record: Record) -> bool {
+    fn frame(&mut self, frame: &Frame) -> Result<(), &'static str> {
+        let record =
+            Record::decode(frame.record.clone()).map_err(|_| "a record does not decode")?;
         if record.kind == CHECKSUM {
-            let continues = self.checksum == 0 || self.checksum == record.checksum;
-            self.checksum = record.checksum;
-            return continues;
-        }
-        self.checksum = crc32c::crc32c_append(self.checksum, &record.data);
-        if self.checksum != record.checksum {
-            return false;
-        }
-        match record.kind {
-            ENTRY => Entry::decode(record.data).map(|entry| self.entry(&entry)).is_ok(),
-            STATE => {
-                let state = HardState::decode(record.data);
-                state.map(|state| self.commit = state.commit).is_ok()
+            if self.checksum != 0 && self.checksum != record.checksum {
+                return Err("it does not continue the file before it");
             }
-            _ => true,
+            self.checksum = record.checksum;
+            return Ok(());
+        }
+        let checksum = crc32c::crc32c_append(self.checksum, &record.data);
+        if checksum != record.checksum {
+            return Err("a record's checksum is wrong");
+        }
+        self.checksum = checksum;
+        // The checksum does not cover what kind of record it is.
+        match record.kind {
+            METADATA => Ok(()),
+            ENTRY => self.entry(&decoded(record.data)?),
+            STATE if decoded::<Entry>(record.data.clone())?.data.is_empty() => Ok(()),
+            SNAPSHOT => {
+                self.snapshot = self.snapshot.max(decoded::<Snapshot>(record.data)?.index);
+                Ok(())
+            }
+            _ => Err("a record is not what it says"),
         }
     }
 
-    fn entry(&mut self, entry: &Entry) {
+    fn entry(&mut self, entry: &Entry) -> Result<(), &'static str> {
+        if self.first.is_some() && entry.index > self.last.saturating_add(1) {
+            return Err("entries are missing");
+        }
+        self.first = Some(self.first.map_or(entry.index, |first| first.min(entry.index)));
+        self.last = entry.index;
         // A later leader's entry takes the place of this one and of all after it.
-        self.changes.split_off(&entry.index);
+        self.change = self.change.filter(|change| *change < entry.index);
         let changes = entry.kind == 0 && !entry.data.is_empty() && !is_harmless(&entry.data);
-        if entry.index > self.after && changes && self.changes.len() < INDEXES_MAX {
-            self.changes.insert(entry.index);
+        if entry.index > self.after && changes {
+            self.change.get_or_insert(entry.index);
+        }
+        Ok(())
+    }
+}
+
+impl Wrong {
+    fn of(self, path: &Path) -> LogError {
+        let path = path.to_owned();
+        match self {
+            Self::Io(error) => LogError::Io { path, error },
+            Self::Damage(what) => LogError::Damaged { path, what },
         }
     }
 }
 
-fn end_of(error: io::Error, what: Option<&'static str>) -> io::Result<Option<&'static str>> {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Ok(what),
-        _ => Err(error),
-    }
+fn decoded<T: Message + Default>(data: Bytes) -> Result<T, &'static str> {
+    T::decode(data).map_err(|_| "a record does not decode")
 }
 
 fn is_harmless(request: &Bytes) -> bool {
@@ -197,53 +266,4 @@ fn is_harmless(request: &Bytes) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(records: &[(i64, Vec<u8>)]) -> Vec<u8> {
-        let mut checksum = 0;
-        let mut file = Vec::new();
-        for (kind, data) in records {
-            checksum = crc32c::crc32c_append(checksum, data);
-            let record = Record { kind: *kind, checksum, data: data.clone().into() };
-            let bytes = record.encode_to_vec();
-            let padding = (8 - bytes.len() % 8) % 8;
-            let mark = if padding > 0 { (0x80 | padding as u64) << 56 } else { 0 };
-            file.extend_from_slice(&(bytes.len() as u64 | mark).to_le_bytes());
-            file.extend_from_slice(&bytes);
-            file.resize(file.len() + padding, 0);
-        }
-        file
-    }
-
-    fn entry(index: u64, data: &'static [u8]) -> (i64, Vec<u8>) {
-        (ENTRY, Entry { kind: 0, index, data: Bytes::from_static(data) }.encode_to_vec())
-    }
-
-    fn log() -> Vec<u8> {
-        // 7 is a put; 8 is a leader's empty one; 9 sets the cluster's version.
-        let state = HardState { commit: 9 }.encode_to_vec();
-        let set_version = &[0xa2, 0x51, 0][..];
-        file(&[entry(7, &[0x1a, 0]), entry(8, b""), entry(9, set_version), (STATE, state)])
-    }
-
-    fn missing(bytes: Vec<u8>, after: u64) -> Result<Option<(u64, u64)>, LogError> {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("0-0.wal"), bytes).expect("written");
-        first_missing(folder.path(), after)
-    }
-
-    #[test]
-    fn only_what_changes_the_store_is_missed() {
-        assert_eq!(missing(log(), 6).expect("sound"), Some((7, 9)));
-        assert_eq!(missing(log(), 7).expect("sound"), None);
-    }
-
-    #[test]
-    fn a_torn_tail_ends_the_log() {
-        let whole = log();
-        for length in 0..whole.len() {
-            missing(whole[..length].to_vec(), 0).expect("nothing was confirmed after it");
-        }
-    }
-}
+mod tests;

@@ -5,15 +5,23 @@
 //! before anything is made of it.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use holdfast_raft::{Founding, NodeConfig, Seams};
+use holdfast_raft::{Founded, Founding, NodeConfig, Seams};
+use holdfast_store::auth::{FIRST_REVISION, StoredAuth};
 use holdfast_store::record::{Fields, encode_put};
 use holdfast_store::{Fatal, Imported, LeaseInfo, Record, RecordKind, Revision};
 
 use super::{Restore, UtilError};
-use crate::snapshot::file::{FileError, SnapshotFile};
+use crate::snapshot::file::{FileError, SnapshotFile, hex};
 use crate::snapshot::schema;
+
+/// Revisions and versions are no larger, so that there is room for as many again.
+const NUMBER_MAX: i64 = 1 << 62;
+/// Seconds that etcd lets a lease last.
+const TTL_RANGE: RangeInclusive<i64> = 0..=9_000_000_000;
 
 /// What a database holds besides its records.
 struct Facts {
@@ -22,16 +30,21 @@ struct Facts {
     revision: i64,
     compacted: i64,
     leases: Vec<LeaseInfo>,
+    /// None where nobody ever set it up.
+    auth: Option<StoredAuth>,
+    /// Active alarms. They say something of members that the new cluster does not have, and are
+    /// left behind.
+    alarms: usize,
 }
 
 /// Fills the directory, and says with what.
 pub(super) fn restore(file: &SnapshotFile, to: &Restore) -> Result<String, UtilError> {
-    refuse_authentication(file)?;
     let mut facts = survey(file)?;
     if to.bump_revision > 0 {
         facts.revision = i64::try_from(to.bump_revision)
             .ok()
             .and_then(|bump| facts.revision.checked_add(bump))
+            .filter(|revision| *revision <= NUMBER_MAX)
             .ok_or_else(|| file.content("the raised revision is too large"))?;
         facts.compacted = facts.revision;
     }
@@ -42,15 +55,31 @@ pub(super) fn restore(file: &SnapshotFile, to: &Restore) -> Result<String, UtilE
         let Some(record) = record(key, value)? else { return Ok(()) };
         founding.push(record).map_err(|error| format!("writing into {directory}: {error}"))
     })?;
-    let Facts { records, revision, compacted, leases } = facts;
-    let lease_count = leases.len();
-    let identity =
-        founding.finish(Imported { revision, compacted, leases, ..Imported::default() })?;
+    let said = facts.to_string();
+    let Facts { revision, compacted, leases, auth, .. } = facts;
+    let imported = Imported { revision, compacted, leases, auth, ..Imported::default() };
+    let Founded { identity, digest } = founding.finish(imported)?;
+    let (member, cluster) = (identity.member_id, identity.cluster_id);
     Ok(format!(
-        "revision {revision}, compacted {compacted}, {records} revisions of keys, {lease_count} \
-         leases, into {directory} as member {:x} of cluster {:x}",
-        identity.member_id, identity.cluster_id
+        "{said}, into {directory} as member {member:x} of cluster {cluster:x}; digest {}",
+        hex(&digest)
     ))
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { records, revision, compacted, leases, auth, alarms } = self;
+        write!(f, "revision {revision}, compacted {compacted}, {records} revisions of keys, ")?;
+        write!(f, "{} leases", leases.len())?;
+        if let Some(StoredAuth { enabled, users, roles, .. }) = auth {
+            let state = if *enabled { "on" } else { "off" };
+            write!(f, ", {} users, {} roles, authentication {state}", users.len(), roles.len())?;
+        }
+        match alarms {
+            0 => Ok(()),
+            alarms => write!(f, ", without its {alarms} alarms"),
+        }
+    }
 }
 
 fn config(to: &Restore) -> Result<NodeConfig, UtilError> {
@@ -65,18 +94,6 @@ fn config(to: &Restore) -> Result<NodeConfig, UtilError> {
         initial_cluster_token: target.cluster_token.clone(),
         ..NodeConfig::new(target.name.clone(), directory)
     })
-}
-
-/// Without its users a cluster that had authentication would be open to everybody.
-fn refuse_authentication(file: &SnapshotFile) -> Result<(), FileError> {
-    let enabled = file.value(schema::AUTH, schema::AUTH_ENABLED)?;
-    if enabled.is_some_and(|enabled| enabled[..] == [1]) {
-        return Err(file.content(
-            "authentication is on in this database, and users and roles cannot be restored yet: \
-             turn it off (`etcdctl auth disable`) and take the snapshot again",
-        ));
-    }
-    Ok(())
 }
 
 /// Reads and checks everything.
@@ -98,15 +115,58 @@ fn survey(file: &SnapshotFile) -> Result<Facts, FileError> {
         }
     }
     let leases = leases(file)?;
+    let auth = auth(file)?;
+    let mut alarms = 0;
+    file.each(schema::ALARM, |_, _| {
+        alarms += 1;
+        Ok(())
+    })?;
     let (records, newest) = survey_records(file, &leases)?;
     let revision = newest.max(compacted).max(1);
-    Ok(Facts { records, revision, compacted, leases })
+    if revision > NUMBER_MAX {
+        return Err(file.content("its revisions are out of range"));
+    }
+    Ok(Facts { records, revision, compacted, leases, auth, alarms })
+}
+
+/// Users and roles, as they are: hashes of passwords included.
+fn auth(file: &SnapshotFile) -> Result<Option<StoredAuth>, FileError> {
+    let enabled = file.value(schema::AUTH, schema::AUTH_ENABLED)?;
+    let enabled = enabled.is_some_and(|enabled| enabled[..] == [1]);
+    let revision = match file.value(schema::AUTH, schema::AUTH_REVISION)? {
+        Some(value) => value[..].try_into().map(u64::from_be_bytes).ok(),
+        None => Some(FIRST_REVISION),
+    };
+    let revision = revision.filter(|revision| *revision <= NUMBER_MAX as u64);
+    let revision = revision.ok_or_else(|| file.content("its auth revision makes no sense"))?;
+    let (mut users, mut roles) = (Vec::new(), Vec::new());
+    file.each(schema::AUTH_USERS, |key, value| {
+        let user = schema::parse_user(key, value);
+        users.push(user.ok_or_else(|| format!("user {key:?} makes no sense"))?);
+        Ok(())
+    })?;
+    file.each(schema::AUTH_ROLES, |key, value| {
+        let role = schema::parse_role(key, value);
+        roles.push(role.ok_or_else(|| format!("role {key:?} makes no sense"))?);
+        Ok(())
+    })?;
+    if enabled && !users.iter().any(|user| user.name == "root") {
+        return Err(file.content("authentication is on, and there is no user root"));
+    }
+    let is_fresh = !enabled && revision <= FIRST_REVISION && users.is_empty() && roles.is_empty();
+    let revision = revision.max(FIRST_REVISION + 1);
+    // When each had a new password is not in the file: nothing that was signed before counts.
+    users.iter_mut().for_each(|user| user.since = revision);
+    Ok((!is_fresh).then_some(StoredAuth { enabled, revision, users, roles }))
 }
 
 fn leases(file: &SnapshotFile) -> Result<Vec<LeaseInfo>, FileError> {
     let mut leases = Vec::new();
     file.each(schema::LEASE, |key, value| {
         let lease = schema::parse_lease(value).filter(|lease| lease.id.to_be_bytes() == key[..]);
+        let lease = lease.filter(|lease| {
+            TTL_RANGE.contains(&lease.ttl) && TTL_RANGE.contains(&lease.remaining_ttl)
+        });
         leases.push(lease.ok_or_else(|| format!("lease {key:02x?} makes no sense"))?);
         Ok(())
     })?;
@@ -149,7 +209,7 @@ fn record(key: &Bytes, value: &Bytes) -> Result<Option<Record>, String> {
     let (revision, is_tombstone) =
         schema::parse_revision(key).ok_or_else(|| format!("key {key:02x?} is not a revision"))?;
     let wrong = |what: &str| format!("revision {revision}: {what}");
-    if revision.main < 1 || u32::try_from(revision.sub).is_err() {
+    if !(1..=NUMBER_MAX).contains(&revision.main) || u32::try_from(revision.sub).is_err() {
         return Err(wrong("it is out of range"));
     }
     if value.is_empty() {
@@ -169,7 +229,7 @@ fn put(revision: Revision, fields: Fields, value: &Bytes) -> Option<Record> {
     let Fields { key, create_revision, mod_revision, version, value: content, lease } = fields;
     let sound = mod_revision == revision.main
         && (1..=mod_revision).contains(&create_revision)
-        && version >= 1;
+        && (1..=NUMBER_MAX).contains(&version);
     // Kept as it is, for the hash over the history is one over these bytes.
     let bytes = encode_put(&key, &content, create_revision, mod_revision, version, lease);
     let kind = RecordKind::Put { create_revision, version, lease };

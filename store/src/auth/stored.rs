@@ -1,4 +1,4 @@
-//! The facts as a manifest keeps them.
+//! The facts as a manifest keeps them, and as they are carried from one store to another.
 
 use std::sync::Arc;
 
@@ -9,39 +9,53 @@ use crate::command::Permission;
 
 use super::{AuthTable, FIRST_REVISION, User};
 
-/// All of an [`AuthTable`].
+/// All of an [`AuthTable`] in which something was changed.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct StoredAuth {
+pub struct StoredAuth {
+    /// Whether anything is checked at all.
     #[prost(bool, tag = "1")]
-    enabled: bool,
+    pub enabled: bool,
+    /// Rises with every change; above the first.
     #[prost(uint64, tag = "2")]
-    revision: u64,
+    pub revision: u64,
+    /// Each name once.
     #[prost(message, repeated, tag = "3")]
-    users: Vec<StoredUser>,
+    pub users: Vec<StoredUser>,
+    /// Each name once.
     #[prost(message, repeated, tag = "4")]
-    roles: Vec<StoredRole>,
+    pub roles: Vec<StoredRole>,
 }
 
+/// One user.
 #[derive(Clone, PartialEq, prost::Message)]
-struct StoredUser {
+pub struct StoredUser {
+    /// The name.
     #[prost(string, tag = "1")]
-    name: String,
+    pub name: String,
+    /// The bcrypt hash of the password; empty when no password fits.
     #[prost(bytes = "bytes", tag = "2")]
-    password_hash: Bytes,
+    pub password_hash: Bytes,
+    /// Whether the user cannot authenticate by password.
     #[prost(bool, tag = "3")]
-    no_password: bool,
+    pub no_password: bool,
+    /// The names of its roles, in order, each once.
     #[prost(string, repeated, tag = "4")]
-    roles: Vec<String>,
+    pub roles: Vec<String>,
+    /// The revision at which the user was added or was given the present password: what was
+    /// authenticated before that counts no more.
     #[prost(uint64, tag = "5")]
-    since: u64,
+    pub since: u64,
 }
 
+/// One role.
 #[derive(Clone, PartialEq, prost::Message)]
-struct StoredRole {
+pub struct StoredRole {
+    /// The name.
     #[prost(string, tag = "1")]
-    name: String,
+    pub name: String,
+    /// As they were granted, in order of their keys.
     #[prost(message, repeated, tag = "2")]
-    permissions: Vec<Permission>,
+    pub permissions: Vec<Permission>,
 }
 
 impl StoredAuth {

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use crate::auth::StoredAuth;
 use crate::command::{
-    Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseGrant, Operation, OperationKind,
-    Put, Txn,
+    AuthChange, AuthChangeKind, Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseGrant,
+    Operation, OperationKind, Put, Txn, UserAdd, UserRole,
 };
 use crate::testing::{files, options, position};
 use crate::{Context, Import, Imported, Opened, Position, Worked, open};
@@ -47,8 +48,18 @@ fn fill(opened: &mut Opened) {
     }
     let success = vec![Operation { kind: Some(put(7, 77)) }];
     apply(opened, 400, Change::Txn(Txn { success, ..Txn::default() }));
+    for (index, kind) in [
+        AuthChangeKind::RoleAdd("dev".to_owned()),
+        AuthChangeKind::UserAdd(UserAdd { name: "ann".to_owned(), ..UserAdd::default() }),
+        AuthChangeKind::UserGrantRole(UserRole { user: "ann".to_owned(), role: "dev".to_owned() }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        apply(opened, 401 + index as u64, Change::Auth(AuthChange { kind: Some(kind) }));
+    }
     let revision = opened.reader.revision() / 2;
-    apply(opened, 401, Change::Compact(Compact { revision, ..Compact::default() }));
+    apply(opened, 404, Change::Compact(Compact { revision, ..Compact::default() }));
 }
 
 fn import(from: &Opened) -> Opened {
@@ -65,6 +76,7 @@ fn import(from: &Opened) -> Opened {
         revision: history.revision(),
         compacted: history.compacted(),
         leases: history.leases(),
+        auth: history.auth().cloned(),
         ..Imported::default()
     };
     assert_eq!(import.finish(imported).unwrap().position, at);
@@ -76,6 +88,8 @@ fn check(from: &Opened, to: &Opened) {
     assert_eq!(from.reader.leases(), to.reader.leases());
     assert_eq!(from.reader.lease_keys(77), to.reader.lease_keys(77));
     assert!(!to.reader.lease_keys(77).is_empty());
+    let auth = |opened: &Opened| StoredAuth::of(&opened.reader.auth()).expect("it was changed");
+    assert_eq!(auth(from), auth(to));
     let compacted = from.reader.compacted();
     for revision in [compacted, compacted + 1, from.reader.revision() - 1] {
         assert_eq!(from.reader.hash_kv(revision).unwrap(), to.reader.hash_kv(revision).unwrap());
@@ -87,7 +101,7 @@ fn a_history_survives_the_way_to_another_store() {
     let mut from = open(options(&files())).unwrap();
     fill(&mut from);
     check(&from, &import(&from));
-    while from.maintainer.step(401).unwrap() == Worked::Something {}
+    while from.maintainer.step(404).unwrap() == Worked::Something {}
     let mut to = import(&from);
     check(&from, &to);
     while to.maintainer.step(1).unwrap() == Worked::Something {}
@@ -109,7 +123,7 @@ fn compaction_leaves_a_history_alone_that_is_being_read() {
         .unwrap()
     {}
     let mut second = from.reader.history(&frozen).unwrap();
-    let mut index = 401;
+    let mut index = 404;
     while second
         .step(2000, &mut |record| {
             slow.push(record.clone());
@@ -128,6 +142,6 @@ fn compaction_leaves_a_history_alone_that_is_being_read() {
         while from.maintainer.step(index).unwrap() == Worked::Something {}
     }
     assert_eq!(whole, slow);
-    assert!(index > 411, "the reading took several steps");
+    assert!(index > 414, "the reading took several steps");
     assert!(whole.iter().all(|record| record.revision.main <= frozen.revision));
 }

@@ -47,6 +47,13 @@ impl Restorer {
         Ok(Self { tables, index: Index::default(), last: None })
     }
 
+    /// Whether a store can be made of it, as far as that can be told without the records.
+    pub(crate) fn check(&self) -> Result<(), Fatal> {
+        self.leases()?;
+        self.tables.auth()?;
+        Ok(())
+    }
+
     /// The whole store, over the records that the headers came from.
     pub(crate) fn finish(self, records: Records, options: &Options) -> Result<Restored, Fatal> {
         let leases = self.leases()?;

@@ -1,7 +1,9 @@
 package snapshot
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -58,6 +60,38 @@ func TestMigrate(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, []string{"SIGTERM"}, target.Path, migrate(filepath.Join(t.TempDir(), "new"))...)
+}
+
+// A killed etcd's database lags behind its log: what it acknowledged is moved,
+// or the directory is refused.
+func TestMigrateKilled(t *testing.T) {
+	target := holdfast(t)
+	for round := range 3 {
+		first := start(t, cluster.Reference(t), cluster.Options{Members: 1})
+		member := first.cluster.Members[0]
+		puts := 20 + 7*round
+		for i := range puts {
+			_, err := first.client.Put(first.ctx, key(i), "acknowledged")
+			first.must(err)
+		}
+		if err := member.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		moved := fmt.Sprintf(" %d revisions of keys", puts)
+		said, err := exec.Command(target.Path, "util", "migrate", "--from", member.DataDir, "--data-dir", filepath.Join(t.TempDir(), "new")).CombinedOutput()
+		if !strings.Contains(string(said), moved) && (err == nil || !strings.Contains(string(said), "SIGTERM")) {
+			t.Fatalf("after %d puts and a kill: %v: %s", puts, err, said)
+		}
+		if err := member.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := member.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if said := output(t, target.Path, "util", "migrate", "--from", member.DataDir, "--data-dir", filepath.Join(t.TempDir(), "new")); !strings.Contains(said, moved) {
+			t.Fatalf("after %d puts and a stop: %s", puts, said)
+		}
+	}
 }
 
 // A whole directory is called whole and left alone; a flipped byte is found in

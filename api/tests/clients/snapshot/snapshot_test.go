@@ -18,7 +18,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"holdfast.dev/clients/cluster"
 )
@@ -33,6 +32,8 @@ type side struct {
 	ctx     context.Context
 	cluster *cluster.Cluster
 	client  *clientv3.Client
+	// user is who the client is; empty for nobody.
+	user string
 }
 
 func start(t *testing.T, server cluster.Server, options cluster.Options) *side {
@@ -41,12 +42,8 @@ func start(t *testing.T, server cluster.Server, options cluster.Options) *side {
 	c := cluster.Start(t, server, options)
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
-	client, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), DialTimeout: 10 * time.Second, Logger: zap.NewNop(), Context: ctx})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	return &side{t, ctx, c, client}
+	s := &side{t: t, ctx: ctx, cluster: c}
+	return s.login("")
 }
 
 func (s *side) must(err error) {
@@ -117,6 +114,7 @@ type content struct {
 	Count               int64
 	Keys                []byte
 	Leases              map[clientv3.LeaseID]string
+	Auth                string
 }
 
 // content of one member, at its revision or at a given one.
@@ -150,6 +148,7 @@ func (s *side) content(member int, revision int64) content {
 		slices.SortFunc(left.Keys, bytes.Compare)
 		c.Leases[lease.ID] = fmt.Sprintf("%d %q", left.GrantedTTL, left.Keys)
 	}
+	c.Auth = s.described()
 	return c
 }
 
@@ -164,6 +163,9 @@ func same(t *testing.T, what string, want, got content) {
 	}
 	if fmt.Sprint(want.Leases) != fmt.Sprint(got.Leases) || len(got.Leases) == 0 {
 		t.Fatalf("%s: the leases differ:\n%v\n%v", what, want.Leases, got.Leases)
+	}
+	if want.Auth != got.Auth {
+		t.Fatalf("%s: users and roles differ:\n%s\n%s", what, want.Auth, got.Auth)
 	}
 }
 
@@ -216,7 +218,11 @@ func debian(t *testing.T) string {
 
 func (s *side) save(etcdctl, path string) {
 	s.t.Helper()
-	output(s.t, etcdctl, "--endpoints="+s.cluster.Endpoints()[0], "snapshot", "save", path)
+	args := []string{"--endpoints=" + s.cluster.Endpoints()[0], "snapshot", "save", path}
+	if s.user != "" {
+		args = append(args, "--user="+s.user+":"+s.user+"-pw")
+	}
+	output(s.t, etcdctl, args...)
 }
 
 // restored starts a cluster on a snapshot.
@@ -232,7 +238,7 @@ func restored(t *testing.T, server cluster.Server, members int, path string, ext
 	}})
 }
 
-// etcd, target and etcd again, with changes in between.
+// etcd, target and etcd again, with changes in between and authentication on.
 func TestRoundTrip(t *testing.T) {
 	target := cluster.Target(t)
 	newest := cluster.Tool(t, "etcdctl")
@@ -240,24 +246,30 @@ func TestRoundTrip(t *testing.T) {
 		t.Run(etcdctlName(etcdctl == newest), func(t *testing.T) {
 			first := start(t, cluster.Reference(t), cluster.Options{Members: 1})
 			first.fill(*keysFlag)
+			first.rules()
+			first.judges("etcd")
 			path := filepath.Join(t.TempDir(), "first.db")
 			first.save(etcdctl, path)
 			want := first.content(0, 0)
 			older := first.content(0, want.Revision-10)
 
-			second := restored(t, target, 3, path)
+			second := restored(t, target, 3, path).login("root")
 			for member := range second.cluster.Members {
 				same(t, fmt.Sprintf("member %d", member), want, second.content(member, 0))
 				same(t, fmt.Sprintf("member %d, an older revision", member), older, second.content(member, older.Revision))
 			}
+			second.judges("restored")
 			second.change(*keysFlag, "third")
+			_, err := second.client.RoleGrantPermission(second.ctx, "empty", "m", "n", clientv3.PermissionType(clientv3.PermRead))
+			second.must(err)
 			want = second.content(0, 0)
 			path = filepath.Join(t.TempDir(), "second.db")
 			second.save(etcdctl, path)
 			sameStatus(t, target, path)
 
-			third := restored(t, cluster.Reference(t), 1, path)
+			third := restored(t, cluster.Reference(t), 1, path).login("root")
 			same(t, "etcd again", want, third.content(0, 0))
+			third.judges("etcd again")
 			third.change(*keysFlag, "fourth")
 		})
 	}
