@@ -75,6 +75,10 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
+    /// Refuse changes of the membership that endanger the quorum.
+    pub strict_reconfig_check: bool,
+    /// Learners permitted at a time.
+    pub learners_max: u64,
 }
 
 /// Settings that do not fit together.
@@ -117,6 +121,8 @@ impl Config {
             keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
             watch_progress_interval: settings.duration("watch-progress-notify-interval"),
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
+            strict_reconfig_check: settings.boolean("strict-reconfig-check"),
+            learners_max: u64::try_from(settings.signed("max-learners")).unwrap_or(0),
         };
         config.check_timing()?;
         config.check_bootstrap()?;
@@ -148,6 +154,8 @@ impl Config {
             max_request_bytes: self.max_request_bytes as usize,
             quota_bytes: self.quota_bytes,
             unsafe_no_fsync: self.unsafe_no_fsync,
+            strict_reconfig_check: self.strict_reconfig_check,
+            learners_max: self.learners_max,
             pre_vote: self.pre_vote,
             block_cache_bytes: self.block_cache_bytes,
             ..NodeConfig::new(self.name, self.data_directory)

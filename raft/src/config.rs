@@ -57,6 +57,11 @@ pub struct NodeConfig {
     pub pre_vote: bool,
     /// Memory for cached blocks.
     pub block_cache_bytes: u64,
+    /// `--strict-reconfig-check`: changes of the membership that leave too few members started or
+    /// connected are refused.
+    pub strict_reconfig_check: bool,
+    /// `--max-learners`.
+    pub learners_max: u64,
 }
 
 impl NodeConfig {
@@ -81,6 +86,8 @@ impl NodeConfig {
             unsafe_no_fsync: false,
             pre_vote: true,
             block_cache_bytes: 64 << 20,
+            strict_reconfig_check: true,
+            learners_max: 1,
         }
     }
 

@@ -8,6 +8,7 @@ mod barrier;
 mod checkpoint;
 mod claim;
 mod config;
+mod desk;
 mod directory;
 mod entry;
 mod error;
@@ -15,11 +16,13 @@ pub mod identity;
 mod intake;
 mod keeper;
 mod lease;
+mod leave;
 mod level;
 pub mod limits;
 mod log;
 mod log_facts;
 mod machine;
+mod members;
 mod node;
 mod observe;
 mod peer;
@@ -43,7 +46,9 @@ pub use config::{
     ClusterState, Connect, Connection, Io, Listen, NodeConfig, Plants, Seams, Workers,
 };
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
-pub use error::{LeaseError, OpenError, ProposeError, ReadBarrierError};
+pub use error::{
+    LeaseError, MemberError, MemberRefusal, OpenError, ProposeError, ReadBarrierError,
+};
 pub use identity::Identity;
 pub use node::{Member, Node};
 pub use peer::{TcpConnect, TcpListen};

@@ -1,6 +1,7 @@
 //! One member of a cluster, as the API sees it.
 
 mod found;
+mod join;
 mod open;
 mod plan;
 mod reach;
@@ -15,14 +16,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{NodeConfig, Seams};
+use crate::desk::{self, MemberDesk};
 use crate::directory::Lock;
-use crate::error::OpenError;
-use crate::identity::Identity;
+use crate::error::{MemberError, MemberRefusal, OpenError};
+use crate::identity::{Identity, added_member_id};
 use crate::keeper::Keeper;
+use crate::members::MemberChange;
 use crate::port::Port;
 use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::status::Status;
+
+pub(crate) use plan::Plan;
 
 /// A member of the cluster, by the membership in force and what it has published of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +57,9 @@ struct Inner {
     raft: Raft,
     keeper: Keeper,
     hub: WatchHub,
+    members: MemberDesk,
+    strict_reconfig_check: bool,
+    learners_max: u64,
     ready: watch::Sender<bool>,
     election_timeout: Duration,
     /// None once the node has stopped.
@@ -99,20 +107,57 @@ impl Node {
 
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
-        let published = self.reader().members();
-        let membership = self.inner.shared.membership();
-        let learners: Vec<u64> = membership.membership().learner_ids().collect();
-        let member = |(id, node): (&u64, &crate::types::PeerNode)| {
-            let attributes = published.iter().find(|attributes| attributes.member == *id);
-            Member {
-                id: *id,
-                name: attributes.map(|a| a.name.clone()).unwrap_or_default(),
-                peer_urls: node.peer_urls.clone(),
-                client_urls: attributes.map(|a| a.client_urls.clone()).unwrap_or_default(),
-                is_learner: learners.contains(id),
-            }
+        desk::members(&self.inner.shared)
+    }
+
+    /// Adds a member that is reached at `peer_urls`, at `seconds` since 1970, of which its id is made
+    /// up; gives that member and all of them. The member has to be started then.
+    pub async fn add_member(
+        &self,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+        seconds: u64,
+    ) -> Result<(Member, Vec<Member>), MemberError> {
+        // As in etcd, the token is no part of an id that is given at run time.
+        let member = added_member_id(&peer_urls, "", seconds);
+        let learners_max = self.inner.learners_max;
+        let change =
+            MemberChange::Add { member, peer_urls: peer_urls.clone(), is_learner, learners_max };
+        let members = self.change_members(change).await?;
+        let added = Member {
+            id: member,
+            name: String::new(),
+            peer_urls,
+            client_urls: Vec::new(),
+            is_learner,
         };
-        membership.nodes().map(member).collect()
+        Ok((added, members))
+    }
+
+    /// Removes a member, for ever; gives those that are left.
+    pub async fn remove_member(&self, member: u64) -> Result<Vec<Member>, MemberError> {
+        if self.inner.shared.is_removed(member) {
+            return Err(MemberRefusal::NotFound.into());
+        }
+        self.change_members(MemberChange::Remove(member)).await
+    }
+
+    /// Makes a voter of a learner that is in sync; gives all members.
+    pub async fn promote_member(&self, member: u64) -> Result<Vec<Member>, MemberError> {
+        self.change_members(MemberChange::Promote(member)).await
+    }
+
+    /// Has a member reached at `peer_urls` from now on; gives all members.
+    pub async fn update_member(
+        &self,
+        member: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<Vec<Member>, MemberError> {
+        self.change_members(MemberChange::Update { member, peer_urls }).await
+    }
+
+    async fn change_members(&self, change: MemberChange) -> Result<Vec<Member>, MemberError> {
+        self.inner.members.change(change, self.inner.strict_reconfig_check).await
     }
 
     /// True while there has been no leader for three election timeouts.

@@ -193,6 +193,11 @@ impl Reader {
         self.shared.members().values().cloned().collect()
     }
 
+    /// The members that have been removed, none of which ever comes back.
+    pub fn removed_members(&self) -> Vec<u64> {
+        self.shared.removed().iter().copied().collect()
+    }
+
     /// The semantics level in force.
     pub fn level(&self) -> u32 {
         self.shared.facts().level

@@ -1,7 +1,7 @@
 //! What the state and its readers share.
 //!
 //! Locks, in the order in which they may nest: `index`, then one of the records' own, `facts` or
-//! the readers' registry. `leases`, `members` and `waiting` nest with nothing. None is held during
+//! the readers' registry. `leases`, `members`, `removed` and `waiting` nest with nothing. None is held during
 //! IO, but that installing a checkpoint removes old manifests.
 //!
 //! Publishing raises `visible` and `revision`, feeds the watch hub, and then raises `compacted`; a
@@ -13,7 +13,7 @@
 //! for the state after it, and nothing else does. So keys are read at `visible`; hashes, watches
 //! and everything that looks at records by revision stay with `revision`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     facts: Mutex<Facts>,
     leases: Mutex<LeaseTable>,
     members: Mutex<BTreeMap<u64, MemberAttributes>>,
+    removed: Mutex<BTreeSet<u64>>,
     pub(crate) registry: Registry,
     epoch: AtomicU64,
     swept: AtomicI64,
@@ -65,6 +66,7 @@ impl Shared {
             facts: Mutex::default(),
             leases: Mutex::default(),
             members: Mutex::default(),
+            removed: Mutex::default(),
             registry: Registry::default(),
             epoch: AtomicU64::new(0),
             swept: AtomicI64::new(-1),
@@ -86,6 +88,10 @@ impl Shared {
 
     pub(crate) fn members(&self) -> MutexGuard<'_, BTreeMap<u64, MemberAttributes>> {
         self.members.lock().expect(NO_PANIC)
+    }
+
+    pub(crate) fn removed(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.removed.lock().expect(NO_PANIC)
     }
 
     pub(crate) fn facts(&self) -> Facts {

@@ -29,6 +29,8 @@ pub(crate) struct Tables {
     leases: Vec<StoredLease>,
     #[prost(message, repeated, tag = "10")]
     pub members: Vec<MemberAttributes>,
+    #[prost(fixed64, repeated, tag = "11")]
+    pub removed: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

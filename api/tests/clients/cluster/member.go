@@ -151,6 +151,20 @@ func (m *Member) Kill() error {
 	return nil
 }
 
+// Wipe removes the data of a member that does not run.
+func (m *Member) Wipe() error { return os.RemoveAll(m.DataDir) }
+
+// WaitEnded waits until the process has ended by itself, and forgets it.
+func (m *Member) WaitEnded() error {
+	select {
+	case <-m.process.ended:
+		m.process = nil
+		return nil
+	case <-time.After(startTimeout):
+		return fmt.Errorf("%s runs on after %s\n%s", m.Name, startTimeout, m.LogTail())
+	}
+}
+
 // Stop sends SIGTERM and checks how the process ends: holdfast exits 0, etcd
 // lets the signal end it.
 func (m *Member) Stop() error {
