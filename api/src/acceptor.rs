@@ -7,26 +7,22 @@ mod authority;
 mod runtime;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
+use crate::net::{Handshakes, Listener, Parked, Plain, Stream};
+use crate::rejection::{self, Endpoint};
 use crate::services::Shared;
+use crate::tls::{ConnectionIdentity, Greeted, TlsServer};
 
-/// Connections that may wait to be dealt before the next ones are closed at once.
-const BACKLOG: i32 = 1024;
 /// Connections on their way to a runtime.
 const DEALT: usize = 1024;
 /// Pause after a failed accept: most failures are a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-/// When TCP starts to probe a silent client.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What a listener's connections may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +44,21 @@ pub struct Http2 {
     pub ping_timeout: Duration,
 }
 
+/// A socket to accept from, and what is asked of those who come.
+pub struct Door {
+    /// The socket.
+    pub listener: Listener,
+    /// What its connections may ask for.
+    pub purpose: Purpose,
+    /// For TLS: how, and where its handshakes are made.
+    pub tls: Option<(Arc<TlsServer>, Handshakes)>,
+}
+
 /// A connection that has been accepted.
 struct Accepted {
-    socket: std::net::TcpStream,
+    connection: Parked,
     purpose: Purpose,
+    identity: Option<ConnectionIdentity>,
 }
 
 /// One runtime, as the acceptor sees it.
@@ -66,24 +73,10 @@ pub struct Acceptor {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Binds a listening socket; a restarted server may take its old port at once.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // Each address of a host is listened on by itself.
-        socket.set_only_v6(address.ip() != std::net::Ipv6Addr::UNSPECIFIED)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 impl Acceptor {
-    /// Starts `runtimes` runtimes and serves `listeners` on them until `stop` is raised.
+    /// Starts `runtimes` runtimes and serves `doors` on them until `stop` is raised.
     pub fn start(
-        listeners: Vec<(std::net::TcpListener, Purpose)>,
+        doors: Vec<Door>,
         runtimes: usize,
         shared: &Shared,
         http2: Http2,
@@ -106,7 +99,7 @@ impl Acceptor {
             seats.push(Seat { dealt, open });
         }
         let thread = std::thread::Builder::new().name("accept".to_owned());
-        threads.push(thread.spawn(move || accept(listeners, seats, stop))?);
+        threads.push(thread.spawn(move || accept(doors, seats, stop))?);
         Ok(Self { threads })
     }
 
@@ -121,21 +114,17 @@ impl Acceptor {
 }
 
 /// The body of the accepting thread.
-fn accept(
-    listeners: Vec<(std::net::TcpListener, Purpose)>,
-    seats: Vec<Seat>,
-    stop: watch::Receiver<bool>,
-) {
+fn accept(doors: Vec<Door>, seats: Vec<Seat>, stop: watch::Receiver<bool>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "cannot start to accept connections"),
     };
-    let seats = Arc::new(seats);
+    let seats: Arc<[Seat]> = seats.into();
     runtime.block_on(async {
-        for (listener, purpose) in listeners {
+        for door in doors {
             let seats = seats.clone();
             tokio::spawn(async move {
-                if let Err(error) = accept_from(listener, purpose, &seats).await {
+                if let Err(error) = accept_from(door, seats).await {
                     tracing::error!(%error, "a listening socket cannot be used");
                 }
             });
@@ -144,28 +133,51 @@ fn accept(
     });
 }
 
-async fn accept_from(
-    listener: std::net::TcpListener,
-    purpose: Purpose,
-    seats: &[Seat],
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+async fn accept_from(door: Door, seats: Arc<[Seat]>) -> io::Result<()> {
+    let Door { listener, purpose, tls } = door;
+    let listener = listener.resume()?;
     loop {
-        match listener.accept().await.and_then(|(stream, _)| prepared(stream)) {
-            Ok(socket) => deal(seats, Accepted { socket, purpose }),
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(PAUSE).await;
-            }
+        let accepted = match listener.accept().await {
+            Ok(socket) => match &tls {
+                Some((tls, handshakes)) => {
+                    greet(socket, purpose, tls.clone(), handshakes, seats.clone());
+                    Ok(())
+                }
+                None => socket.park().map(|connection| {
+                    deal(&seats, Accepted { connection, purpose, identity: None });
+                }),
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = accepted {
+            tracing::warn!(%error, "a connection was not accepted");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-fn prepared(stream: TcpStream) -> io::Result<std::net::TcpStream> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-    stream.into_std()
+/// Has the handshake made elsewhere, and the connection dealt when it is done.
+fn greet(
+    socket: Plain,
+    purpose: Purpose,
+    tls: Arc<TlsServer>,
+    handshakes: &Handshakes,
+    seats: Arc<[Seat]>,
+) {
+    let address = socket.peer_address();
+    let Ok(parked) = socket.park() else { return };
+    // One that is not taken is closed, and was logged.
+    handshakes.spawn(move |hello| async move {
+        let Ok(Stream::Plain(socket)) = parked.resume() else { return };
+        match tls.accept(socket, hello).await {
+            Ok(Greeted { stream, identity }) => {
+                if let Ok(connection) = stream.park() {
+                    deal(&seats, Accepted { connection, purpose, identity });
+                }
+            }
+            Err(refused) => rejection::log(Endpoint::Client, address, &refused),
+        }
+    });
 }
 
 /// Gives a connection to the runtime with the fewest; one that cannot be taken is closed.

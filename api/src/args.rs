@@ -11,7 +11,8 @@ mod go;
 pub mod help;
 mod settings;
 pub mod table;
-mod value;
+mod util;
+pub mod value;
 
 pub use settings::{Settings, Source};
 pub use value::parse_duration;
@@ -25,10 +26,14 @@ pub enum Invocation {
     Serve(Settings),
     /// Run a local cluster of members.
     Development(Settings),
+    /// Do something with files.
+    Util(crate::util::Task),
     /// Print the help of the program.
     Help,
     /// Print the help of `holdfast dev`.
     DevelopmentHelp,
+    /// Print the help of `holdfast util`.
+    UtilHelp,
     /// Print the versions.
     Version,
 }
@@ -52,6 +57,10 @@ pub fn parse(
     match arguments.first().map(String::as_str) {
         Some("help") => Ok(Invocation::Help),
         Some("dev") => development(&arguments[1..]),
+        Some("util") => Ok(match util::parse(&arguments[1..])? {
+            Some(task) => Invocation::Util(task),
+            None => Invocation::UtilHelp,
+        }),
         Some(command @ ("gateway" | "grpc-proxy")) => Err(ArgumentError::Refused(format!(
             "the {command:?} command is not built yet; etcd's own {command} works with this server"
         ))),

@@ -3,15 +3,20 @@
 //! The texts of the errors are etcd's where etcd has one. Reads no files except to see whether the
 //! data directory already holds a member.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_raft::{ClusterState, NodeConfig};
 
+use crate::access::{Names, Rules};
 use crate::args::Settings;
+use crate::auth;
+use crate::compactor::Retention;
+use crate::net::ListenUrl;
 use crate::server::ServerConfig;
+use crate::tls::TlsSettings;
 
+mod tls;
 mod urls;
 
 pub use urls::{Cluster, Urls};
@@ -32,11 +37,15 @@ pub struct Config {
     /// The folder of its data.
     pub data_directory: PathBuf,
     /// Where to listen for clients.
-    pub listen_client: Vec<SocketAddr>,
+    pub listen_client: Vec<ListenUrl>,
     /// Where to listen for other members.
-    pub listen_peer: Vec<SocketAddr>,
+    pub listen_peer: Vec<ListenUrl>,
     /// Where else to serve health checks.
-    pub listen_metrics: Vec<SocketAddr>,
+    pub listen_metrics: Vec<ListenUrl>,
+    /// TLS for clients.
+    pub client_tls: TlsSettings,
+    /// TLS between members.
+    pub peer_tls: TlsSettings,
     /// How clients reach this member.
     pub advertise_client_urls: Vec<String>,
     /// How other members reach it.
@@ -73,12 +82,26 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// Between progress notifications to idle watchers.
     pub watch_progress_interval: Duration,
+    /// For requests that are not gRPC.
+    pub http: Rules,
+    /// How much history is kept without anybody asking; none to keep everything.
+    pub auto_compaction: Option<Retention>,
+    /// When a request is warned about.
+    pub warning_unary_request_duration: Duration,
+    /// When an apply is warned about.
+    pub warning_apply_duration: Duration,
+    /// Whether calls are timed.
+    pub extensive_metrics: bool,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
     /// Refuse changes of the membership that endanger the quorum.
     pub strict_reconfig_check: bool,
     /// Learners permitted at a time.
     pub learners_max: u64,
+    /// Go on as the only member of the cluster.
+    pub force_new_cluster: bool,
+    /// How clients authenticate.
+    pub auth: auth::Settings,
 }
 
 /// Settings that do not fit together.
@@ -91,18 +114,25 @@ impl Config {
     pub fn resolve(settings: &Settings) -> Result<(Self, Vec<String>), ConfigError> {
         check_advertised(settings)?;
         let name = settings.text("name").to_owned();
-        let advertise_peer = urls(settings, "initial-advertise-peer-urls")?;
+        let advertise_peer = urls(settings, "initial-advertise-peer-urls");
         let initial_cluster = match settings.text("initial-cluster") {
             "" => Cluster::single(&name, &advertise_peer),
             text => Cluster::parse(text).expect("checked when it was read"),
         };
+        let data_directory = data_directory(settings, &name)?;
+        let listen_client = listen(settings, "listen-client-urls")?;
+        let listen_peer = listen(settings, "listen-peer-urls")?;
+        let (auth, auth_warnings) = auth::Settings::resolve(settings)
+            .map_err(|reason| ConfigError(format!("--auth-token: {reason}")))?;
         let config = Self {
-            data_directory: data_directory(settings, &name)?,
+            client_tls: tls::client(settings, &data_directory, &listen_client)?,
+            peer_tls: tls::peer(settings, &data_directory, &listen_peer)?,
+            data_directory,
             name,
-            listen_client: addresses(settings, "listen-client-urls")?,
-            listen_peer: addresses(settings, "listen-peer-urls")?,
-            listen_metrics: addresses(settings, "listen-metrics-urls")?,
-            advertise_client_urls: urls(settings, "advertise-client-urls")?.into_vec(),
+            listen_client,
+            listen_peer,
+            listen_metrics: listen(settings, "listen-metrics-urls")?,
+            advertise_client_urls: urls(settings, "advertise-client-urls").into_vec(),
             initial_advertise_peer_urls: advertise_peer.into_vec(),
             initial_cluster,
             joins_existing: settings.text("initial-cluster-state") == "existing",
@@ -120,20 +150,33 @@ impl Config {
             keepalive_interval: settings.duration("grpc-keepalive-interval"),
             keepalive_timeout: settings.duration("grpc-keepalive-timeout"),
             watch_progress_interval: settings.duration("watch-progress-notify-interval"),
+            http: Rules {
+                gateway: settings.boolean("enable-grpc-gateway"),
+                origins: Names::parse(settings.text("cors")),
+                hosts: Names::parse(settings.text("host-whitelist")),
+            },
+            auto_compaction: retention(settings),
+            warning_unary_request_duration: settings.duration("warning-unary-request-duration"),
+            warning_apply_duration: settings.duration("warning-apply-duration"),
+            extensive_metrics: settings.text("metrics") == "extensive",
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
             strict_reconfig_check: settings.boolean("strict-reconfig-check"),
             learners_max: u64::try_from(settings.signed("max-learners")).unwrap_or(0),
+            force_new_cluster: settings.boolean("force-new-cluster"),
+            auth,
         };
         config.check_timing()?;
         config.check_bootstrap()?;
-        let warnings = config.warnings();
+        config.check_tls()?;
+        let mut warnings = config.warnings();
+        warnings.extend(config.tls_warnings(settings));
+        warnings.extend(auth_warnings);
         Ok((config, warnings))
     }
 
     /// What the server is started with.
     pub fn into_server(self) -> ServerConfig {
         let node = NodeConfig {
-            listen_peer: self.listen_peer,
             initial_advertise_peer_urls: self.initial_advertise_peer_urls,
             initial_cluster: self
                 .initial_cluster
@@ -156,18 +199,28 @@ impl Config {
             unsafe_no_fsync: self.unsafe_no_fsync,
             strict_reconfig_check: self.strict_reconfig_check,
             learners_max: self.learners_max,
+            force_new_cluster: self.force_new_cluster,
             pre_vote: self.pre_vote,
             block_cache_bytes: self.block_cache_bytes,
+            warning_apply_duration: self.warning_apply_duration,
             ..NodeConfig::new(self.name, self.data_directory)
         };
         ServerConfig {
             listen_metrics: self.listen_metrics,
+            listen_peer: self.listen_peer,
+            client_tls: self.client_tls,
+            peer_tls: self.peer_tls,
             max_request_bytes: self.max_request_bytes,
             max_txn_ops: self.max_txn_ops,
             max_concurrent_streams: self.max_concurrent_streams,
             keepalive_interval: self.keepalive_interval,
             keepalive_timeout: self.keepalive_timeout,
             watch_progress_interval: self.watch_progress_interval,
+            http: self.http,
+            auto_compaction: self.auto_compaction,
+            warning_unary_request_duration: self.warning_unary_request_duration,
+            extensive_metrics: self.extensive_metrics,
+            auth: self.auth,
             ..ServerConfig::new(node, self.listen_client)
         }
     }
@@ -261,19 +314,15 @@ fn check_advertised(settings: &Settings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn urls(settings: &Settings, flag: &str) -> Result<Urls, ConfigError> {
-    let urls = Urls::parse(settings.text(flag)).expect("checked when it was read");
-    match urls.not_http() {
-        Some(url) => error(format!("--{flag}: {url} is not plain http, and TLS is not built yet")),
-        None => Ok(urls),
-    }
+fn urls(settings: &Settings, flag: &str) -> Urls {
+    Urls::parse(settings.text(flag)).expect("checked when it was read")
 }
 
-fn addresses(settings: &Settings, flag: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+fn listen(settings: &Settings, flag: &str) -> Result<Vec<ListenUrl>, ConfigError> {
     if settings.text(flag).is_empty() {
         return Ok(Vec::new());
     }
-    urls(settings, flag)?.addresses().map_err(|reason| ConfigError(format!("--{flag}: {reason}")))
+    urls(settings, flag).listen().map_err(|reason| ConfigError(format!("--{flag}: {reason}")))
 }
 
 /// The folder as an absolute path, so that a later change of folder cannot move it.
@@ -291,6 +340,24 @@ fn quota(bytes: i64) -> Option<u64> {
         0 => Some(QUOTA_DEFAULT_BYTES),
         _ => u64::try_from(bytes).ok(),
     }
+}
+
+/// A bare number is revisions in one mode and hours in the other; etcd reads a duration in the mode
+/// of revisions as nanoseconds, and so a number of revisions.
+fn retention(settings: &Settings) -> Option<Retention> {
+    let text = settings.text("auto-compaction-retention");
+    let by_revision = settings.text("auto-compaction-mode") == "revision";
+    let retention = match (text.parse::<u32>(), by_revision) {
+        (Ok(revisions), true) => Retention::Revisions(i64::from(revisions)),
+        (Ok(hours), false) => Retention::Period(60 * 60 * Duration::from_secs(1) * hours),
+        (Err(_), true) => {
+            let period = settings.duration("auto-compaction-retention").as_nanos();
+            Retention::Revisions(i64::try_from(period).unwrap_or(i64::MAX))
+        }
+        (Err(_), false) => Retention::Period(settings.duration("auto-compaction-retention")),
+    };
+    let is_off = matches!(retention, Retention::Revisions(0) | Retention::Period(Duration::ZERO));
+    (!is_off).then_some(retention)
 }
 
 /// Whether the folder already holds a member's log, so that the flags about bootstrapping no

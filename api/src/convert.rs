@@ -123,7 +123,7 @@ fn compare_with_nothing(key: bytes::Bytes, result: i32) -> Compare {
 
 /// A command of one change.
 pub fn command(change: Change) -> Command {
-    Command { change: Some(change) }
+    Command::from(change)
 }
 
 /// A compaction, as it is replicated.

@@ -1,7 +1,7 @@
-//! The plain HTTP endpoints: health in three forms, and the version.
+//! The plain HTTP endpoints: health in three forms, and the version, metrics.
 //!
 //! Bodies and codes are etcd's, because probes and scripts compare them. Answers over HTTP/1 and
-//! HTTP/2 alike. Metrics are not here.
+//! HTTP/2 alike.
 
 mod health;
 
@@ -11,10 +11,12 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::maintenance::minor_version;
+use crate::metrics;
 use crate::rpc::Body;
 use crate::services::Services;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Answers a request that is not gRPC.
@@ -30,6 +32,7 @@ pub async fn serve<B>(services: Arc<Services>, request: Request<B>) -> Response<
         return refused;
     }
     match endpoint {
+        Endpoint::Metrics => metrics(&services).await,
         Endpoint::Version => version(services.shared.etcd_version),
         Endpoint::Health => health::health(&services, query).await,
         Endpoint::Checks(checks) => health::checks(&services, checks, query).await,
@@ -38,6 +41,7 @@ pub async fn serve<B>(services: Arc<Services>, request: Request<B>) -> Response<
 }
 
 enum Endpoint {
+    Metrics,
     Version,
     Health,
     Checks(&'static [health::Check]),
@@ -47,6 +51,7 @@ enum Endpoint {
 impl Endpoint {
     fn of(path: &str) -> Option<Self> {
         match path {
+            "/metrics" => return Some(Self::Metrics),
             "/version" => return Some(Self::Version),
             "/health" => return Some(Self::Health),
             _ => {}
@@ -64,6 +69,19 @@ impl Endpoint {
     }
 }
 
+/// Written on the pool: there is much to write.
+async fn metrics(services: &Services) -> Response<Body> {
+    let shared = services.shared.clone();
+    match services.shared.pool.run(move || metrics::render(&shared)).await {
+        Ok(body) => {
+            let mut response = Response::new(Body::text(body));
+            response.headers_mut().insert(CONTENT_TYPE, METRICS);
+            response
+        }
+        Err(busy) => error(StatusCode::SERVICE_UNAVAILABLE, busy.text()),
+    }
+}
+
 fn version(version: &str) -> Response<Body> {
     let minor = minor_version(version);
     let body =
@@ -73,7 +91,7 @@ fn version(version: &str) -> Response<Body> {
     response
 }
 
-fn text(body: impl Into<bytes::Bytes>) -> Response<Body> {
+pub(crate) fn text(body: impl Into<bytes::Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::text(body));
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
@@ -100,7 +118,9 @@ mod tests {
 
     #[test]
     fn only_known_paths_are_endpoints() {
-        for path in ["/version", "/health", "/livez", "/livez/serializable_read", "/readyz"] {
+        for path in
+            ["/version", "/metrics", "/health", "/livez", "/livez/serializable_read", "/readyz"]
+        {
             assert!(Endpoint::of(path).is_some(), "{path}");
         }
         assert!(Endpoint::of("/readyz/non_learner").is_some());

@@ -12,11 +12,13 @@ use holdfast_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, TxnRequest, TxnResponse,
 };
+use holdfast_store::auth::Access;
 use holdfast_store::command::{Change, Command};
 use holdfast_store::{Effort, ReadError, Response};
 use tokio::sync::oneshot;
 
 use crate::admit::{self, TxnKind};
+use crate::auth::Caller;
 use crate::convert;
 use crate::services::Services;
 use crate::status::Error;
@@ -24,11 +26,13 @@ use crate::status::Error;
 pub use pages::range_stream;
 pub use read::{Answer, range};
 
-/// Replicates a command: the revision after it, and its answer.
+/// Replicates a command in a caller's name: the revision after it, and its answer.
 pub(crate) async fn propose(
     services: &Services,
-    command: Command,
+    caller: &Caller,
+    mut command: Command,
 ) -> Result<(i64, Response), Error> {
+    command.credentials = services.credentials(caller).await?;
     let applied = services.port.propose(command).await?;
     Ok((applied.outcome.revision, applied.outcome.result?))
 }
@@ -36,13 +40,14 @@ pub(crate) async fn propose(
 /// Writes one key. `length` is that of the request's encoding, here and below.
 pub async fn put(
     services: &Services,
+    caller: &Caller,
     request: PutRequest,
     length: usize,
 ) -> Result<PutResponse, Error> {
     admit::put(&request)?;
     services.shared.limits.check_size(length)?;
     let command = convert::command(Change::Put(convert::put(request)));
-    match propose(services, command).await? {
+    match propose(services, caller, command).await? {
         (revision, Response::Put { prev }) => {
             Ok(convert::put_response(services.headers.at(revision), prev))
         }
@@ -53,13 +58,14 @@ pub async fn put(
 /// Deletes one key or a range.
 pub async fn delete_range(
     services: &Services,
+    caller: &Caller,
     request: DeleteRangeRequest,
     length: usize,
 ) -> Result<DeleteRangeResponse, Error> {
     admit::delete_range(&request)?;
     services.shared.limits.check_size(length)?;
     let command = convert::command(Change::DeleteRange(convert::delete_range(request)));
-    match propose(services, command).await? {
+    match propose(services, caller, command).await? {
         (revision, Response::DeleteRange { deleted, prevs }) => {
             let header = services.headers.at(revision);
             Ok(convert::delete_range_response(header, deleted, prevs))
@@ -71,6 +77,7 @@ pub async fn delete_range(
 /// Runs a transaction: through the log, unless it only reads.
 pub async fn txn(
     services: &Services,
+    caller: &Caller,
     request: TxnRequest,
     length: usize,
 ) -> Result<TxnResponse, Error> {
@@ -80,13 +87,13 @@ pub async fn txn(
     let answer = match kind {
         TxnKind::Write => {
             services.shared.limits.check_size(length)?;
-            propose(services, convert::command(Change::Txn(txn))).await?
+            propose(services, caller, convert::command(Change::Txn(txn))).await?
         }
         TxnKind::Read => {
             services.port.key_barrier().await?;
-            read_txn(services, txn).await?
+            read_txn(services, caller, txn).await?
         }
-        TxnKind::SerializableRead => read_txn(services, txn).await?,
+        TxnKind::SerializableRead => read_txn(services, caller, txn).await?,
     };
     match answer {
         (revision, Response::Txn { succeeded, responses }) => {
@@ -99,8 +106,10 @@ pub async fn txn(
 /// Evaluates a transaction that only reads, at one revision of this member.
 async fn read_txn(
     services: &Services,
+    caller: &Caller,
     txn: holdfast_store::command::Txn,
 ) -> Result<(i64, Response), Error> {
+    let pass = services.may(caller, &Access::Txn(&txn)).await?;
     let read = match services.reader.txn(&txn, Effort::Inline) {
         Err(ReadError::WouldBlock) => {
             let reader = services.reader.clone();
@@ -108,15 +117,18 @@ async fn read_txn(
         }
         read => read,
     };
-    read.map_err(|error| services.read_error(error))
+    let read = read.map_err(|error| services.read_error(error))?;
+    services.still(pass)?;
+    Ok(read)
 }
 
 /// Makes revisions below one unreadable; waits for their removal when it is to be physical.
 pub async fn compact(
     services: &Services,
+    caller: &Caller,
     request: CompactionRequest,
 ) -> Result<CompactionResponse, Error> {
-    propose(services, convert::compact(request.revision)).await?;
+    propose(services, caller, convert::compact(request.revision)).await?;
     if request.physical {
         let (done, wait) = oneshot::channel();
         let done = Box::new(move || {

@@ -8,7 +8,9 @@ use holdfast_proto::etcdserverpb::{
     LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use holdfast_store::Response;
+use holdfast_store::auth::Access;
 
+use crate::auth::Caller;
 use crate::kv::propose;
 use crate::services::Services;
 use crate::status::Error;
@@ -22,18 +24,19 @@ const DRAWS: usize = 16;
 /// Makes a lease; chooses its id if the client leaves that open.
 pub async fn grant(
     services: &Services,
+    caller: &Caller,
     request: LeaseGrantRequest,
 ) -> Result<LeaseGrantResponse, Error> {
     admit::lease_ttl(request.ttl)?;
     if request.id != 0 {
-        return grant_as(services, request.id, request.ttl).await;
+        return grant_as(services, caller, request.id, request.ttl).await;
     }
     for _ in 0..DRAWS {
         let id = rand::random::<i64>() & i64::MAX;
         if id == 0 {
             continue;
         }
-        match grant_as(services, id, request.ttl).await {
+        match grant_as(services, caller, id, request.ttl).await {
             Err(Error::LeaseExists) => {}
             answer => return answer,
         }
@@ -41,9 +44,14 @@ pub async fn grant(
     Err(Error::LeaseExists)
 }
 
-async fn grant_as(services: &Services, id: i64, ttl: i64) -> Result<LeaseGrantResponse, Error> {
+async fn grant_as(
+    services: &Services,
+    caller: &Caller,
+    id: i64,
+    ttl: i64,
+) -> Result<LeaseGrantResponse, Error> {
     let ttl = ttl.max(services.shared.lease_ttl_min);
-    match propose(services, convert::lease_grant(id, ttl)).await? {
+    match propose(services, caller, convert::lease_grant(id, ttl)).await? {
         (revision, Response::LeaseGrant { id, ttl }) => {
             let header = Some(services.headers.at(revision));
             Ok(LeaseGrantResponse { header, id, ttl, error: String::new() })
@@ -55,41 +63,50 @@ async fn grant_as(services: &Services, id: i64, ttl: i64) -> Result<LeaseGrantRe
 /// Ends a lease and deletes its keys.
 pub async fn revoke(
     services: &Services,
+    caller: &Caller,
     request: LeaseRevokeRequest,
 ) -> Result<LeaseRevokeResponse, Error> {
-    let (revision, _) = propose(services, convert::lease_revoke(request.id)).await?;
+    let (revision, _) = propose(services, caller, convert::lease_revoke(request.id)).await?;
     Ok(LeaseRevokeResponse { header: Some(services.headers.at(revision)) })
 }
 
 /// How long a lease has left, and with which keys.
 pub async fn time_to_live(
     services: &Services,
+    caller: &Caller,
     request: LeaseTimeToLiveRequest,
 ) -> Result<LeaseTimeToLiveResponse, Error> {
+    let pass = services.may(caller, &Access::Authenticated).await?;
     let left = services.port.time_to_live(request.id).await?;
     let mut response = LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() };
     if let Some(left) = left {
         response.ttl = left.remaining;
         response.granted_ttl = left.granted;
         if request.keys {
-            response.keys = keys(services, request.id).await?;
+            response.keys = keys(services, caller, request.id).await?;
         }
     }
+    services.still(pass)?;
     response.header = Some(services.headers.at(services.reader.visible()));
     Ok(response)
 }
 
-/// The keys of a lease, not older than the call.
-async fn keys(services: &Services, id: i64) -> Result<Vec<bytes::Bytes>, Error> {
+/// The keys of a lease, not older than the call, if the caller may read all of them.
+async fn keys(services: &Services, caller: &Caller, id: i64) -> Result<Vec<bytes::Bytes>, Error> {
     services.port.read_barrier().await?;
+    let pass = services.may_on_pool(caller, Access::LeaseKeys(id)).await?;
     let reader = services.reader.clone();
-    services.shared.pool.run(move || reader.lease_keys(id)).await
+    let keys = services.shared.pool.run(move || reader.lease_keys(id)).await?;
+    services.still(pass)?;
+    Ok(keys)
 }
 
 /// All leases, as this member knows them.
-pub async fn leases(services: &Services) -> Result<LeaseLeasesResponse, Error> {
+pub async fn leases(services: &Services, caller: &Caller) -> Result<LeaseLeasesResponse, Error> {
+    let pass = services.may_on_pool(caller, Access::LeaseList).await?;
     let reader = services.reader.clone();
     let leases = services.shared.pool.run(move || reader.leases()).await?;
+    services.still(pass)?;
     let leases = leases.into_iter().map(|lease| LeaseStatus { id: lease.id }).collect();
     let header = Some(services.headers.at(services.reader.visible()));
     Ok(LeaseLeasesResponse { header, leases })

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use holdfast::args::{self, ArgumentError, Invocation, help};
-use holdfast::{dev, logging, program, version};
+use holdfast::{dev, logging, program, util, version};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
@@ -21,6 +21,8 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Ok(Invocation::Util(task)) => util::run(&task),
+        Ok(Invocation::UtilHelp) => print(&help::util()),
         Ok(Invocation::Help) => print(&help::server()),
         Ok(Invocation::DevelopmentHelp) => print(&help::development()),
         Ok(Invocation::Version) => print(&version::report()),

@@ -8,17 +8,20 @@ use holdfast_proto::etcdserverpb::{
     HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse,
     alarm_request::AlarmAction,
 };
+use holdfast_store::auth::Access;
+
+use holdfast_store::{Reader, Sizes};
 
 use crate::services::Services;
 use crate::status::{Error, STATUS_NO_LEADER};
 
 /// What an empty store takes: clients divide by the size.
-const EMPTY_BYTES: i64 = 4096;
+const EMPTY_BYTES: u64 = 4096;
 
 /// What this member knows of itself.
 pub fn status(services: &Services) -> StatusResponse {
     let status = services.node().status();
-    let sizes = services.reader.sizes();
+    let sizes = sizes(&services.reader);
     let errors = match status.leader {
         Some(_) => Vec::new(),
         None => vec![STATUS_NO_LEADER.to_owned()],
@@ -26,7 +29,7 @@ pub fn status(services: &Services) -> StatusResponse {
     StatusResponse {
         header: Some(services.headers.at(services.reader.visible())),
         version: services.shared.etcd_version.to_owned(),
-        db_size: saturated(sizes.total_bytes.max(sizes.in_use_bytes)).max(EMPTY_BYTES),
+        db_size: saturated(sizes.total_bytes),
         leader: status.leader.unwrap_or(0),
         raft_index: status.committed_index,
         raft_term: status.term,
@@ -38,6 +41,12 @@ pub fn status(services: &Services) -> StatusResponse {
         db_size_quota: services.shared.quota_bytes,
         downgrade_info: Some(DowngradeInfo::default()),
     }
+}
+
+/// How much the store holds, as clients and metrics are told.
+pub(crate) fn sizes(reader: &Reader) -> Sizes {
+    let Sizes { total_bytes, in_use_bytes } = reader.sizes();
+    Sizes { total_bytes: total_bytes.max(in_use_bytes).max(EMPTY_BYTES), in_use_bytes }
 }
 
 fn saturated(bytes: u64) -> i64 {
@@ -82,6 +91,15 @@ pub fn defragment() -> DefragmentResponse {
     DefragmentResponse { header: None }
 }
 
+/// What a request about alarms needs: to list them a name, for the rest root.
+pub fn alarm_access(request: &AlarmRequest) -> Access<'static> {
+    if request.action == AlarmAction::Get as i32 {
+        Access::Authenticated
+    } else {
+        Access::Administer
+    }
+}
+
 /// Lists the alarms, of which there are none.
 pub fn alarm(services: &Services, request: AlarmRequest) -> Result<AlarmResponse, Error> {
     if request.action != AlarmAction::Get as i32 {
@@ -101,7 +119,8 @@ pub async fn move_leader(
         return Err(Error::NotLeader);
     }
     let target = node.members().into_iter().find(|member| member.id == request.target_id);
-    if target.is_none_or(|member| member.is_learner) {
+    // One that was added as a voter cannot lead before it has caught up.
+    if target.is_none_or(|member| member.is_learner) || !node.votes(request.target_id) {
         return Err(Error::BadLeaderTransferee);
     }
     if request.target_id == node.identity().member_id

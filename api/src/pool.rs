@@ -28,14 +28,16 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Pool {
     long: SyncSender<Job>,
     short: SyncSender<Job>,
+    passwords: SyncSender<Job>,
 }
 
 impl Pool {
-    /// Starts `threads` threads for long work, and those for short work.
+    /// Starts `threads` threads for long work and as many for passwords, and those for short work.
     pub fn start(threads: usize) -> std::io::Result<Self> {
         let long = start("read", threads, give_way)?;
         let short = start("get", SHORT_THREADS, || {})?;
-        Ok(Self { long, short })
+        let passwords = start("password", threads, give_way)?;
+        Ok(Self { long, short, passwords })
     }
 
     /// Runs `job`, which may take long, on one of the threads and gives its result.
@@ -52,6 +54,14 @@ impl Pool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         Self::run_on(&self.short, job).await
+    }
+
+    /// Runs `job`, which hashes a password, apart from all reads.
+    pub async fn run_password<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        Self::run_on(&self.passwords, job).await
     }
 
     async fn run_on<T: Send + 'static>(
@@ -96,7 +106,7 @@ fn work(queue: &Mutex<Receiver<Job>>) {
 }
 
 /// Lowers the priority of the calling thread.
-fn give_way() {
+pub(crate) fn give_way() {
     // Elsewhere this would be the priority of the whole process.
     #[cfg(target_os = "linux")]
     if let Ok(now) = rustix::process::getpriority_process(None) {

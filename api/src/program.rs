@@ -1,9 +1,11 @@
 //! A member as a process: settings to configuration, log, server, signals, exit code.
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use holdfast_raft::Seams;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::args::Settings;
 use crate::config::Config;
@@ -20,6 +22,9 @@ pub fn serve(settings: &Settings) -> ExitCode {
     if let Err(error) = dev::follow_parent() {
         return fatal(&options, "failed to follow the local cluster", &error.to_string());
     }
+    if let Err(error) = raise_descriptors() {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     let (config, warnings) = match Config::resolve(settings) {
         Ok(resolved) => resolved,
         Err(error) => return fatal(&options, "failed to verify flags", &error.to_string()),
@@ -35,6 +40,14 @@ pub fn serve(settings: &Settings) -> ExitCode {
         "starting"
     );
     run(config, &options)
+}
+
+/// Raises the number of files and connections that may be open to what the system permits, as Go
+/// does: the usual 1,024 are fewer than the connections that one kind of listener looks at.
+fn raise_descriptors() -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// From the first signal on the server stops by itself; one that comes before it runs finds nothing
@@ -88,5 +101,17 @@ fn log_options(settings: &Settings) -> logging::Options {
             _ => Format::Json,
         },
         outputs: settings.list("log-outputs").into_iter().map(ToOwned::to_owned).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_descriptors_that_the_system_permits_are_used() {
+        raise_descriptors().expect("raised");
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 }

@@ -15,9 +15,36 @@ mod read;
 
 pub use observe::observe;
 
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::auth::Caller;
 use crate::leader::Raised;
 use crate::services::Services;
 use crate::status::Error;
+
+/// A client of this member's other services, in the name of whoever called. Watches are not judged
+/// by themselves: what is watched here has just been read in that name.
+#[derive(Clone)]
+pub struct Client {
+    services: Arc<Services>,
+    caller: Caller,
+}
+
+impl Client {
+    /// In the name of `caller`.
+    pub fn new(services: Arc<Services>, caller: Caller) -> Self {
+        Self { services, caller }
+    }
+}
+
+impl Deref for Client {
+    type Target = Arc<Services>;
+
+    fn deref(&self) -> &Arc<Services> {
+        &self.services
+    }
+}
 
 /// What a client is told of an error: etcd's recipes are clients of its other services, and what a
 /// client is refused with has a text but no code any more.

@@ -7,44 +7,63 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use holdfast_proto::etcdserverpb::{
-    DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest, StatusRequest,
+    AlarmRequest, DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest,
+    SnapshotRequest, StatusRequest,
 };
+use holdfast_store::auth::Access;
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 
+use crate::auth::{Caller, matrix};
+use crate::metrics::tally::Call;
 use crate::recipes::{self, as_from_a_client, election, lock};
-use crate::rpc::{self, Body, Receiver, unary};
+use crate::rpc::{self, Body, Incoming, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{cluster, grpc_health, http as endpoints, kv, lease, maintenance, watch};
+use crate::{access, auth, cluster, grpc_health, kv, lease, maintenance, snapshot, watch};
 
 /// Answers any request on the client port.
-pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(
+    services: Arc<Services>,
+    request: Request<hyper::body::Incoming>,
+) -> Response<Body> {
     if request.version() != Version::HTTP_2 || !rpc::is_grpc(request.headers()) {
-        return Box::pin(endpoints::serve(services, request)).await;
+        return Box::pin(access::serve(services, request)).await;
     }
+    call(services, request.map(Incoming::Network)).await
+}
+
+/// Answers a gRPC call.
+pub async fn call(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
+    let call = Call::start(&services.tally, request.uri().path());
+    call.answered(dispatch(services, request).await)
+}
+
+async fn dispatch(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
     let limit = services.shared.limits.receive_bytes();
+    let caller = &services.caller(&request);
     // Learners serve some ranges; whether this one is known only after it is decoded.
-    let is_range = request.uri().path() == RANGE;
-    if let Err(error) = services.check_call(request.headers(), is_range) {
-        return check_failed(&services, request.uri().path(), error);
+    let served_by_learners = matches!(request.uri().path(), RANGE | SNAPSHOT);
+    if let Err(error) = services.check_call(request.headers(), served_by_learners) {
+        return Box::pin(check_failed(&services, caller, request.uri().path(), error)).await;
     }
     match request.uri().path() {
-        RANGE => range(&services, request, limit).await,
+        RANGE => range(&services, caller, request, limit).await,
         "/etcdserverpb.KV/Put" => {
-            unary(request, limit, |put, length| kv::put(&services, put, length)).await
+            unary(request, limit, |put, length| kv::put(&services, caller, put, length)).await
         }
         "/etcdserverpb.KV/Txn" => {
-            unary(request, limit, |txn, length| kv::txn(&services, txn, length)).await
+            unary(request, limit, |txn, length| kv::txn(&services, caller, txn, length)).await
         }
-        _ => less_frequent(services, request, limit).await,
+        _ => less_frequent(services, caller, request, limit).await,
     }
 }
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 async fn range(
     services: &Arc<Services>,
+    caller: &Caller,
     request: Request<Incoming>,
     limit: usize,
 ) -> Response<Body> {
@@ -53,7 +72,7 @@ async fn range(
         if !message.serializable && services.is_learner() {
             return Err(Error::NotSupportedForLearner);
         }
-        kv::range(services, message).await
+        kv::range(services, caller, message).await
     };
     match answer.await {
         Ok(kv::Answer::Whole(message)) => rpc::unary_response(Ok(message)),
@@ -63,50 +82,109 @@ async fn range(
 }
 
 /// A learner serves its status too, which is known by the path alone.
-fn check_failed(services: &Services, path: &str, error: Error) -> Response<Body> {
-    if error == Error::NotSupportedForLearner && path == "/etcdserverpb.Maintenance/Status" {
-        return rpc::unary_response(Ok(rpc::framed(&maintenance::status(services))));
+async fn check_failed(
+    services: &Services,
+    caller: &Caller,
+    path: &str,
+    error: Error,
+) -> Response<Body> {
+    if error == Error::NotSupportedForLearner && path == STATUS {
+        let may = services.require(caller, &Access::Authenticated).await;
+        return rpc::unary_response(may.map(|()| rpc::framed(&maintenance::status(services))));
     }
     rpc::error_response(&error)
 }
 
-fn less_frequent(
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+
+fn less_frequent<'a>(
     services: Arc<Services>,
+    caller: &'a Caller,
     request: Request<Incoming>,
     limit: usize,
-) -> BoxFuture<'static, Response<Body>> {
+) -> BoxFuture<'a, Response<Body>> {
     Box::pin(async move {
         let path = request.uri().path().to_owned();
         let s = &services;
+        if let Some(access) = matrix::required(&path)
+            && let Err(error) = s.require(caller, &access).await
+        {
+            return rpc::error_response(&error);
+        }
         match path.as_str() {
             "/etcdserverpb.KV/DeleteRange" => {
-                unary(request, limit, |r, length| kv::delete_range(s, r, length)).await
+                unary(request, limit, |r, length| kv::delete_range(s, caller, r, length)).await
             }
-            "/etcdserverpb.KV/Compact" => unary(request, limit, |r, _| kv::compact(s, r)).await,
-            "/etcdserverpb.KV/RangeStream" => range_stream(services, request, limit).await,
+            "/etcdserverpb.KV/Compact" => {
+                unary(request, limit, |r, _| kv::compact(s, caller, r)).await
+            }
+            "/etcdserverpb.KV/RangeStream" => range_stream(services, caller, request, limit).await,
             "/etcdserverpb.Watch/Watch" => stream(services, request, limit, watch::Watch::new),
             "/etcdserverpb.Lease/LeaseKeepAlive" => {
                 stream(services, request, limit, lease::KeepAlive::new)
             }
             "/etcdserverpb.Lease/LeaseGrant" => {
-                unary(request, limit, |r, _| lease::grant(s, r)).await
+                unary(request, limit, |r, _| lease::grant(s, caller, r)).await
             }
             "/etcdserverpb.Lease/LeaseRevoke" => {
-                unary(request, limit, |r, _| lease::revoke(s, r)).await
+                unary(request, limit, |r, _| lease::revoke(s, caller, r)).await
             }
             "/etcdserverpb.Lease/LeaseTimeToLive" => {
-                unary(request, limit, |r, _| lease::time_to_live(s, r)).await
+                unary(request, limit, |r, _| lease::time_to_live(s, caller, r)).await
             }
             "/etcdserverpb.Lease/LeaseLeases" => {
-                unary(request, limit, |LeaseLeasesRequest {}, _| lease::leases(s)).await
+                unary(request, limit, |LeaseLeasesRequest {}, _| lease::leases(s, caller)).await
             }
-            _ => rarest(services, request, limit, &path).await,
+            _ => match path.strip_prefix(AUTH) {
+                Some(method) => authorization(s, caller, request, limit, method).await,
+                None => rarest(services, caller, request, limit, &path).await,
+            },
         }
     })
 }
 
+const AUTH: &str = "/etcdserverpb.Auth/";
+
+async fn authorization(
+    s: &Services,
+    caller: &Caller,
+    request: Request<Incoming>,
+    limit: usize,
+    method: &str,
+) -> Response<Body> {
+    match method {
+        "AuthEnable" => unary(request, limit, |r, _| auth::enable(s, caller, r)).await,
+        "AuthDisable" => unary(request, limit, |r, _| auth::disable(s, caller, r)).await,
+        "AuthStatus" => unary(request, limit, |r, _| auth::status(s, caller, r)).await,
+        "Authenticate" => unary(request, limit, |r, _| auth::authenticate(s, r)).await,
+        "UserAdd" => unary(request, limit, |r, _| auth::user_add(s, caller, r)).await,
+        "UserGet" => unary(request, limit, |r, _| auth::user_get(s, caller, r)).await,
+        "UserList" => unary(request, limit, |r, _| auth::user_list(s, caller, r)).await,
+        "UserDelete" => unary(request, limit, |r, _| auth::user_delete(s, caller, r)).await,
+        "UserChangePassword" => {
+            unary(request, limit, |r, _| auth::user_change_password(s, caller, r)).await
+        }
+        "UserGrantRole" => unary(request, limit, |r, _| auth::user_grant_role(s, caller, r)).await,
+        "UserRevokeRole" => {
+            unary(request, limit, |r, _| auth::user_revoke_role(s, caller, r)).await
+        }
+        "RoleAdd" => unary(request, limit, |r, _| auth::role_add(s, caller, r)).await,
+        "RoleGet" => unary(request, limit, |r, _| auth::role_get(s, caller, r)).await,
+        "RoleList" => unary(request, limit, |r, _| auth::role_list(s, caller, r)).await,
+        "RoleDelete" => unary(request, limit, |r, _| auth::role_delete(s, caller, r)).await,
+        "RoleGrantPermission" => {
+            unary(request, limit, |r, _| auth::role_grant_permission(s, caller, r)).await
+        }
+        "RoleRevokePermission" => {
+            unary(request, limit, |r, _| auth::role_revoke_permission(s, caller, r)).await
+        }
+        _ => rpc::error_response(&unknown(request.uri().path())),
+    }
+}
+
 async fn rarest(
     services: Arc<Services>,
+    caller: &Caller,
     request: Request<Incoming>,
     limit: usize,
     path: &str,
@@ -128,7 +206,7 @@ async fn rarest(
         "/etcdserverpb.Cluster/MemberPromote" => {
             unary(request, limit, |r, _| cluster::member_promote(s, r)).await
         }
-        "/etcdserverpb.Maintenance/Status" => {
+        STATUS => {
             let status = |StatusRequest {}, _| async { Ok(maintenance::status(s)) };
             unary(request, limit, status).await
         }
@@ -142,8 +220,13 @@ async fn rarest(
             let defragment = |DefragmentRequest {}, _| async { Ok(maintenance::defragment()) };
             unary(request, limit, defragment).await
         }
+        SNAPSHOT => snapshot(services, request, limit).await,
         "/etcdserverpb.Maintenance/Alarm" => {
-            unary(request, limit, |r, _| async move { maintenance::alarm(s, r) }).await
+            let alarm = |r: AlarmRequest, _| async move {
+                s.require(caller, &maintenance::alarm_access(&r)).await?;
+                maintenance::alarm(s, r)
+            };
+            unary(request, limit, alarm).await
         }
         "/etcdserverpb.Maintenance/MoveLeader" => {
             unary(request, limit, |r, _| maintenance::move_leader(s, r)).await
@@ -159,35 +242,36 @@ async fn added(
     limit: usize,
     path: &str,
 ) -> Response<Body> {
-    let s = &services;
+    // These calls can take long, and may live to see authorization turned on.
+    let client = &recipes::Client::new(services.clone(), Caller::of(&request));
     match path {
         "/v3lockpb.Lock/Lock" => {
-            unary(request, limit, |r, _| as_from_a_client(lock::lock(s, r))).await
+            unary(request, limit, |r, _| as_from_a_client(lock::lock(client, r))).await
         }
         "/v3lockpb.Lock/Unlock" => {
-            unary(request, limit, |r, _| as_from_a_client(lock::unlock(s, r))).await
+            unary(request, limit, |r, _| as_from_a_client(lock::unlock(client, r))).await
         }
         "/v3electionpb.Election/Campaign" => {
-            unary(request, limit, |r, _| as_from_a_client(election::campaign(s, r))).await
+            unary(request, limit, |r, _| as_from_a_client(election::campaign(client, r))).await
         }
         "/v3electionpb.Election/Proclaim" => {
-            unary(request, limit, |r, _| as_from_a_client(election::proclaim(s, r))).await
+            unary(request, limit, |r, _| as_from_a_client(election::proclaim(client, r))).await
         }
         "/v3electionpb.Election/Resign" => {
-            unary(request, limit, |r, _| as_from_a_client(election::resign(s, r))).await
+            unary(request, limit, |r, _| as_from_a_client(election::resign(client, r))).await
         }
         "/v3electionpb.Election/Leader" => {
-            unary(request, limit, |r, _| as_from_a_client(election::leader(s, r))).await
+            unary(request, limit, |r, _| as_from_a_client(election::leader(client, r))).await
         }
         "/v3electionpb.Election/Observe" => {
             let leader_lost = services.leader_lost(request.headers());
-            answer_with(request, limit, |r| recipes::observe(services, &r, leader_lost)).await
+            answer_with(request, limit, |r| recipes::observe(client.clone(), &r, leader_lost)).await
         }
         "/grpc.health.v1.Health/Check" => {
             unary(request, limit, |r, _| async move { grpc_health::check(&r) }).await
         }
         "/grpc.health.v1.Health/Watch" => {
-            answer_with(request, limit, |r| grpc_health::watch(s, &r)).await
+            answer_with(request, limit, |r| grpc_health::watch(&services, &r)).await
         }
         _ => rpc::error_response(&unknown(path)),
     }
@@ -207,15 +291,31 @@ async fn answer_with<Q: prost::Message + Default, S: rpc::Outgoing + 'static>(
 
 async fn range_stream(
     services: Arc<Services>,
+    caller: &Caller,
     request: Request<Incoming>,
     limit: usize,
 ) -> Response<Body> {
     let pages = async {
         let message = rpc::decode(rpc::receive_one(request, limit).await?)?;
-        kv::range_stream(services, message).await
+        kv::range_stream(services, caller, message).await
     };
     match pages.await {
         Ok(pages) => rpc::stream_response(pages),
+        Err(error) => rpc::error_response(&error),
+    }
+}
+
+async fn snapshot(
+    services: Arc<Services>,
+    request: Request<Incoming>,
+    limit: usize,
+) -> Response<Body> {
+    let sending = async {
+        let SnapshotRequest {} = rpc::decode(rpc::receive_one(request, limit).await?)?;
+        snapshot::snapshot(services).await
+    };
+    match sending.await {
+        Ok(sending) => rpc::stream_response(sending),
         Err(error) => rpc::error_response(&error),
     }
 }
@@ -225,11 +325,13 @@ fn stream<S: rpc::Outgoing + 'static>(
     services: Arc<Services>,
     request: Request<Incoming>,
     limit: usize,
-    start: impl FnOnce(Arc<Services>, Receiver, Option<crate::leader::Raised>) -> S,
+    start: impl FnOnce(Arc<Services>, Caller, Receiver, Option<crate::leader::Raised>) -> S,
 ) -> Response<Body> {
+    // Even if it does not matter yet: the stream may live to see authorization turned on.
+    let caller = Caller::of(&request);
     let leader_lost = services.leader_lost(request.headers());
     match Receiver::new(request, limit) {
-        Ok(receiver) => rpc::stream_response(start(services, receiver, leader_lost)),
+        Ok(receiver) => rpc::stream_response(start(services, caller, receiver, leader_lost)),
         Err(error) => rpc::error_response(&error),
     }
 }

@@ -11,6 +11,7 @@
 //! does.
 
 mod body;
+mod incoming;
 mod receiver;
 
 use std::future::Future;
@@ -18,10 +19,11 @@ use std::future::Future;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use prost::Message;
 
 pub use body::{Aborted, Body, Outgoing, Step};
+pub(crate) use body::{MESSAGE, STATUS};
+pub use incoming::{Incoming, Source};
 pub use receiver::Receiver;
 
 use crate::status::Error;
@@ -31,7 +33,8 @@ pub const PREFIX: usize = 5;
 /// The longest message that is sent, as in etcd.
 pub const SEND_BYTES_MAX: usize = i32::MAX as usize;
 
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+/// The content type of every request and response.
+pub(crate) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// Whether a request speaks gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {

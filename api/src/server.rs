@@ -15,11 +15,18 @@ use holdfast_raft::{Node, NodeConfig, OpenError, Seams};
 use rand::RngExt;
 use tokio::sync::watch;
 
-use crate::acceptor::{Acceptor, Http2, Purpose, bind};
+use crate::acceptor::{Acceptor, Door, Http2};
+use crate::access::Rules;
 use crate::admit::Limits;
+use crate::compactor::{self, Retention};
+use crate::doors::{self, Doors};
 use crate::exit::ExitCell;
+use crate::metrics::tally::Tallies;
+use crate::net::ListenUrl;
 use crate::pool::Pool;
 use crate::services::Shared;
+use crate::snapshot::Desk;
+use crate::tls::{TlsError, TlsSettings};
 
 pub use crate::exit::Exit;
 
@@ -31,9 +38,15 @@ pub struct ServerConfig {
     /// The node's part.
     pub node: NodeConfig,
     /// Where clients connect.
-    pub listen_client: Vec<SocketAddr>,
+    pub listen_client: Vec<ListenUrl>,
     /// Where health is served as well, even before the member is ready.
-    pub listen_metrics: Vec<SocketAddr>,
+    pub listen_metrics: Vec<ListenUrl>,
+    /// Where other members connect; when empty, the node binds its own addresses.
+    pub listen_peer: Vec<ListenUrl>,
+    /// How, where a client URL is secure.
+    pub client_tls: TlsSettings,
+    /// The same for members' URLs, in both directions.
+    pub peer_tls: TlsSettings,
     /// `--max-request-bytes`.
     pub max_request_bytes: u32,
     /// `--max-txn-ops`.
@@ -46,27 +59,45 @@ pub struct ServerConfig {
     pub keepalive_timeout: Duration,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_interval: Duration,
+    /// For requests that are not gRPC.
+    pub http: Rules,
     /// Connection runtimes; one per core when there is none.
     pub runtimes: Option<usize>,
+    /// How clients authenticate.
+    pub auth: crate::auth::Settings,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
+    /// `--auto-compaction-retention`; none when it is off.
+    pub auto_compaction: Option<Retention>,
+    /// `--warning-unary-request-duration`.
+    pub warning_unary_request_duration: Duration,
+    /// `--metrics=extensive`: calls are timed.
+    pub extensive_metrics: bool,
 }
 
 impl ServerConfig {
     /// A configuration of etcd's defaults for the clients of `node` at `listen_client`.
-    pub fn new(node: NodeConfig, listen_client: Vec<SocketAddr>) -> Self {
+    pub fn new(node: NodeConfig, listen_client: Vec<ListenUrl>) -> Self {
         Self {
             node,
             listen_client,
             listen_metrics: Vec::new(),
+            listen_peer: Vec::new(),
+            client_tls: TlsSettings::default(),
+            peer_tls: TlsSettings::default(),
             max_request_bytes: 3 << 19,
             max_txn_ops: 128,
             max_concurrent_streams: u32::MAX,
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),
             watch_progress_interval: Duration::from_secs(10 * 60),
+            http: Rules::default(),
             runtimes: None,
+            auth: crate::auth::Settings::default(),
             etcd_version: crate::version::ETCD_VERSION,
+            auto_compaction: None,
+            warning_unary_request_duration: Duration::from_millis(300),
+            extensive_metrics: false,
         }
     }
 
@@ -93,13 +124,16 @@ pub enum StartError {
     #[error(transparent)]
     Node(#[from] OpenError),
     /// A listening socket could not be made.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {url}: {source}")]
     Listen {
         /// Where.
-        address: SocketAddr,
+        url: ListenUrl,
         /// Why.
         source: io::Error,
     },
+    /// The TLS flags or the files they name cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -128,16 +162,14 @@ impl Stopper {
 
 impl Server {
     /// Opens the node, binds, and starts to serve; clients are answered once the node is ready.
-    pub fn start(config: ServerConfig, seams: Seams) -> Result<Self, StartError> {
-        let clients = bind_all(&config.listen_client)?;
-        let health = bind_all(&config.listen_metrics)?;
-        let client_addresses =
-            clients.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<_>>()?;
+    pub fn start(config: ServerConfig, mut seams: Seams) -> Result<Self, StartError> {
+        let doors = Doors::open(&config)?;
+        let client_addresses = doors.client_addresses();
+        doors::open_peers(&config, &mut seams)?;
         let exit = Arc::new(ExitCell::default());
         let stop = Arc::new(watch::Sender::new(false));
         let (opened, open) = std::sync::mpsc::channel();
-        let conductor =
-            Conductor { config, clients, health, exit: exit.clone(), stop: stop.clone() };
+        let conductor = Conductor { config, doors, exit: exit.clone(), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("raft".to_owned());
         let conductor = thread.spawn(move || conductor.run(seams, &opened))?;
         let stopper = Stopper { stop };
@@ -172,18 +204,10 @@ impl Drop for Server {
     }
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, StartError> {
-    let bound = addresses
-        .iter()
-        .map(|&address| bind(address).map_err(|source| StartError::Listen { address, source }));
-    bound.collect()
-}
-
 /// What the Raft thread needs to run the node and everything around it.
 struct Conductor {
     config: ServerConfig,
-    clients: Vec<std::net::TcpListener>,
-    health: Vec<std::net::TcpListener>,
+    doors: Doors,
     exit: Arc<ExitCell>,
     stop: Arc<watch::Sender<bool>>,
 }
@@ -208,8 +232,7 @@ impl Conductor {
 
     async fn conduct(mut self, node: Node, tell: impl Fn(Result<(), StartError>)) {
         let started = self.shared(&node).and_then(|shared| {
-            let health = std::mem::take(&mut self.health);
-            let health = health.into_iter().map(|l| (l, Purpose::Health)).collect::<Vec<_>>();
+            let health = std::mem::take(&mut self.doors.health);
             // Health checks are few: one runtime serves them, apart from the clients'.
             let runtimes = usize::from(!health.is_empty());
             Ok((self.serve(&shared, health, runtimes)?, shared))
@@ -220,6 +243,10 @@ impl Conductor {
         };
         tell(Ok(()));
         let progress = tokio::spawn(progress(node.clone(), self.config.watch_progress_interval));
+        let compacting = self
+            .config
+            .auto_compaction
+            .map(|retention| tokio::spawn(compactor::run(node.clone(), retention)));
         let clients = self.until_stopped(&node, &shared).await;
         let drain = tokio::task::spawn_blocking(move || {
             health.join();
@@ -229,17 +256,13 @@ impl Conductor {
             tracing::error!("waiting for connections failed");
         }
         progress.abort();
+        compacting.inspect(tokio::task::JoinHandle::abort);
         node.shutdown().await;
         self.exit.set(Exit::Stopped);
     }
 
-    fn serve(
-        &self,
-        shared: &Shared,
-        listeners: Vec<(std::net::TcpListener, Purpose)>,
-        runtimes: usize,
-    ) -> io::Result<Acceptor> {
-        Acceptor::start(listeners, runtimes, shared, self.config.http2(), self.stop.subscribe())
+    fn serve(&self, shared: &Shared, doors: Vec<Door>, runtimes: usize) -> io::Result<Acceptor> {
+        Acceptor::start(doors, runtimes, shared, self.config.http2(), self.stop.subscribe())
     }
 
     /// Serves clients from the moment the node is ready until the stop.
@@ -248,18 +271,21 @@ impl Conductor {
         let mut clients = None;
         let serving = async {
             node.wait_ready().await;
-            let listeners = std::mem::take(&mut self.clients);
-            let listeners = listeners.into_iter().map(|l| (l, Purpose::Clients)).collect();
+            let doors = std::mem::take(&mut self.doors.clients);
             let runtimes = self.config.runtimes.unwrap_or_else(cores);
-            match self.serve(shared, listeners, runtimes) {
+            match self.serve(shared, doors, runtimes) {
                 Ok(acceptor) => clients = Some(acceptor),
                 Err(error) => {
                     let what = format!("cannot serve clients: {error}");
                     self.exit.set(Exit::Fatal(holdfast_store::Fatal::new(what)));
                 }
             }
-            for address in &self.config.listen_client {
-                tracing::info!(%address, "ready to serve client requests");
+            for url in &self.config.listen_client {
+                tracing::info!(
+                    address = url.address(),
+                    secure = url.is_secure,
+                    "ready to serve client requests"
+                );
             }
             crate::systemd::ready();
             std::future::pending::<()>().await;
@@ -275,6 +301,8 @@ impl Conductor {
 
     fn shared(&self, node: &Node) -> io::Result<Shared> {
         let config = &self.config;
+        let lifetime = config.auth.token_lifetime.as_millis();
+        node.reader().set_token_lifetime(u64::try_from(lifetime).unwrap_or(u64::MAX));
         Ok(Shared {
             node: node.clone(),
             limits: Limits {
@@ -282,16 +310,20 @@ impl Conductor {
                 txn_ops: config.max_txn_ops as usize,
             },
             pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
+            snapshots: Arc::new(Desk::new(config.node.data_directory.clone())),
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
+            http: Arc::new(config.http.clone()),
+            tallies: Tallies::new(config.extensive_metrics, config.warning_unary_request_duration),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
+            auth: Arc::new(config.auth.clone()),
             quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),
         })
     }
 }
 
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

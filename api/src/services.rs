@@ -6,12 +6,16 @@ use holdfast_raft::{Node, Port};
 use holdfast_store::{Fatal, ReadError, Reader, WatchHub};
 use tokio::sync::watch;
 
+use crate::access::Rules;
 use crate::admit::Limits;
+use crate::auth;
 use crate::bell::Bells;
 use crate::exit::{Exit, ExitCell};
 use crate::header::Headers;
 use crate::leader::{self, Raised};
+use crate::metrics::tally::{Tallies, Tally};
 use crate::pool::Pool;
+use crate::snapshot::Desk;
 use crate::status::Error;
 use crate::turns::Turns;
 
@@ -24,14 +28,22 @@ pub struct Shared {
     pub limits: Limits,
     /// For work that is too long for a connection runtime.
     pub pool: Pool,
+    /// Where snapshots are asked for.
+    pub snapshots: Arc<Desk>,
     /// Raised when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,
     /// Where a reason to exit goes.
     pub exit: Arc<ExitCell>,
+    /// What the runtimes count.
+    pub(crate) tallies: Tallies,
     /// The version of etcd that clients are told.
     pub etcd_version: &'static str,
     /// The shortest lease that is granted, in seconds.
     pub lease_ttl_min: i64,
+    /// For requests that are not gRPC.
+    pub http: Arc<Rules>,
+    /// How clients authenticate.
+    pub auth: Arc<auth::Settings>,
     /// `--quota-backend-bytes`, as `Status` tells it.
     pub quota_bytes: i64,
 }
@@ -52,6 +64,8 @@ pub struct Services {
     pub bells: Bells,
     /// Has this runtime's big answers take turns.
     pub turns: Arc<Turns>,
+    /// What this runtime counts.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Services {
@@ -65,6 +79,7 @@ impl Services {
             headers: Headers::new(node.clone()),
             bells: Bells::default(),
             turns: Arc::default(),
+            tally: shared.tallies.open(),
             shared,
         }
     }

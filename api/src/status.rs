@@ -9,6 +9,7 @@ use std::fmt;
 
 use holdfast_raft::{LeaseError, MemberError, MemberRefusal, ProposeError, ReadBarrierError};
 use holdfast_store::Rejected;
+use holdfast_store::auth::AuthRefusal;
 use tonic::Code;
 
 macro_rules! errors {
@@ -58,6 +59,24 @@ errors! {
     InvalidSortOption, InvalidArgument, "etcdserver: invalid sort option";
     MemberBadUrls, InvalidArgument, "etcdserver: given member URLs are invalid";
     RequestTooLarge, InvalidArgument, "etcdserver: request is too large";
+    UserEmpty, InvalidArgument, "etcdserver: user name is empty";
+    RoleEmpty, InvalidArgument, "etcdserver: role name is empty";
+    AuthenticationFailed, InvalidArgument,
+        "etcdserver: authentication failed, invalid user ID or password";
+    PermissionNotGiven, InvalidArgument, "etcdserver: permission not given";
+    InvalidAuthManagement, InvalidArgument, "etcdserver: invalid auth management";
+    AuthOldRevision, InvalidArgument, "etcdserver: revision of auth store is old";
+    PermissionDenied, PermissionDenied, "etcdserver: permission denied";
+    InvalidAuthToken, Unauthenticated, "etcdserver: invalid auth token";
+    RootUserMissing, FailedPrecondition, "etcdserver: root user does not exist";
+    RootRoleMissing, FailedPrecondition, "etcdserver: root user does not have root role";
+    UserExists, FailedPrecondition, "etcdserver: user name already exists";
+    UserNotFound, FailedPrecondition, "etcdserver: user name not found";
+    RoleExists, FailedPrecondition, "etcdserver: role name already exists";
+    RoleNotFound, FailedPrecondition, "etcdserver: role name not found";
+    RoleNotGranted, FailedPrecondition, "etcdserver: role is not granted to the user";
+    PermissionNotGranted, FailedPrecondition, "etcdserver: permission is not granted to the role";
+    AuthNotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled";
     LeaseNotFound, NotFound, "etcdserver: requested lease not found";
     MemberNotFound, NotFound, "etcdserver: member not found";
     TooManyRequests, Unknown, "etcdserver: too many requests";
@@ -95,6 +114,18 @@ pub mod cancel_reason {
     pub const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
     /// A negative start revision. Clients see the text of an unwrapped error here.
     pub const START_COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+    /// The next four are whole errors of Go's gRPC.
+    pub const PERMISSION_DENIED: &str =
+        "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+    /// Nobody has said who watches.
+    pub const USER_EMPTY: &str =
+        "rpc error: code = InvalidArgument desc = etcdserver: user name is empty";
+    /// The rules have changed since the client was authenticated.
+    pub const AUTH_OLD_REVISION: &str =
+        "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
+    /// A token that nobody knows.
+    pub const INVALID_AUTH_TOKEN: &str =
+        "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
 }
 
 /// The text with which `Status.errors` says that there is no leader.
@@ -122,6 +153,23 @@ impl Error {
         Self::Other(Code::InvalidArgument, text.into())
     }
 
+    /// A password for a user that has none, or a hash of one that is no hash.
+    pub fn no_password_user() -> Self {
+        let text = "auth: authentication failed, password was given for no password user";
+        Self::Other(Code::Unknown, text.into())
+    }
+
+    /// A token is asked for where they can only be verified.
+    pub fn verify_only_key() -> Self {
+        let text = "auth: token signing attempted with verify-only key";
+        Self::Other(Code::Unknown, text.into())
+    }
+
+    /// A password that bcrypt would cut.
+    pub fn password_too_long() -> Self {
+        Self::Other(Code::Unknown, "bcrypt: password length exceeds 72 bytes".into())
+    }
+
     /// A message above the receive limit.
     pub fn message_too_large(length: usize, limit: usize) -> Self {
         let text = format!("grpc: received message larger than max ({length} vs. {limit})");
@@ -147,6 +195,30 @@ impl From<Rejected> for Error {
             Rejected::KeyNotFound => Self::KeyNotFound,
             // Only a leader's own expiry is decided in a term; a client never sees its answer.
             Rejected::ExpiryOutdated => Self::LeaseNotFound,
+            Rejected::Auth(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<AuthRefusal> for Error {
+    fn from(refusal: AuthRefusal) -> Self {
+        match refusal {
+            AuthRefusal::UserEmpty => Self::UserEmpty,
+            AuthRefusal::OldRevision => Self::AuthOldRevision,
+            AuthRefusal::PermissionDenied => Self::PermissionDenied,
+            AuthRefusal::UserExists => Self::UserExists,
+            AuthRefusal::UserNotFound => Self::UserNotFound,
+            AuthRefusal::RoleExists => Self::RoleExists,
+            AuthRefusal::RoleNotFound => Self::RoleNotFound,
+            AuthRefusal::RoleEmpty => Self::RoleEmpty,
+            AuthRefusal::RoleNotGranted => Self::RoleNotGranted,
+            AuthRefusal::PermissionNotGiven => Self::PermissionNotGiven,
+            AuthRefusal::PermissionNotGranted => Self::PermissionNotGranted,
+            AuthRefusal::InvalidManagement => Self::InvalidAuthManagement,
+            AuthRefusal::NotEnabled => Self::AuthNotEnabled,
+            AuthRefusal::RootUserMissing => Self::RootUserMissing,
+            AuthRefusal::RootRoleMissing => Self::RootRoleMissing,
+            AuthRefusal::AuthenticationFailed => Self::AuthenticationFailed,
         }
     }
 }
@@ -186,6 +258,7 @@ impl From<MemberError> for Error {
             MemberError::Refused(MemberRefusal::NotLearner) => Self::MemberNotLearner,
             MemberError::Refused(MemberRefusal::LearnerNotReady) => Self::LearnerNotReady,
             MemberError::Refused(MemberRefusal::TooManyLearners) => Self::TooManyLearners,
+            MemberError::Refused(MemberRefusal::TooManyRequests) => Self::TooManyRequests,
             MemberError::TimedOut => Self::Timeout,
             MemberError::Stopped => Self::Stopped,
         }
@@ -208,7 +281,7 @@ mod tests {
     use super::*;
 
     /// Written out a second time, as clients have it.
-    const AS_CLIENTS_HAVE_THEM: [(i32, &str); 34] = [
+    const AS_CLIENTS_HAVE_THEM: [(i32, &str); 51] = [
         (1, "watch canceled"),
         (3, "key is not provided"),
         (3, "key not found"),
@@ -220,6 +293,23 @@ mod tests {
         (3, "invalid sort option"),
         (3, "given member URLs are invalid"),
         (3, "request is too large"),
+        (3, "user name is empty"),
+        (3, "role name is empty"),
+        (3, "authentication failed, invalid user ID or password"),
+        (3, "permission not given"),
+        (3, "invalid auth management"),
+        (3, "revision of auth store is old"),
+        (7, "permission denied"),
+        (16, "invalid auth token"),
+        (9, "root user does not exist"),
+        (9, "root user does not have root role"),
+        (9, "user name already exists"),
+        (9, "user name not found"),
+        (9, "role name already exists"),
+        (9, "role name not found"),
+        (9, "role is not granted to the user"),
+        (9, "permission is not granted to the role"),
+        (9, "authentication is not enabled"),
         (5, "requested lease not found"),
         (5, "member not found"),
         (2, "too many requests"),

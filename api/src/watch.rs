@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use holdfast_proto::etcdserverpb::{
     WatchCreateRequest, WatchRequest, watch_create_request::FilterType, watch_request::RequestUnion,
 };
 use holdfast_store::WatchStream;
-use holdfast_store::watch::{StreamLimits, WatchSpec};
+use holdfast_store::auth::{Access, AuthRefusal};
+use holdfast_store::watch::{Delivery, RefusedReason, StreamLimits, WatchSpec};
 
+use crate::auth::Caller;
 use crate::bell::Bell;
 use crate::leader::Raised;
 use crate::rpc::{self, Outgoing, Receiver, Step};
@@ -31,10 +34,18 @@ const DELIVERY_BYTES: usize = 256 << 10;
 /// Bytes that the hub may hold for one stream before it sets its watchers aside.
 const QUEUE_BYTES: usize = 1 << 20;
 
+type Verdict = Result<(), RefusedReason>;
+
+/// A creation on its way past the rules.
+type Judging = BoxFuture<'static, (WatchSpec, Verdict)>;
+
 /// One client's stream.
 pub struct Watch {
     services: Arc<Services>,
+    caller: Caller,
     requests: Receiver,
+    /// A creation that is being judged; nothing is taken in before that is done.
+    judging: Option<Judging>,
     /// The client has sent its last request.
     ended: bool,
     stream: WatchStream,
@@ -45,7 +56,12 @@ pub struct Watch {
 
 impl Watch {
     /// Serves the requests of a call.
-    pub fn new(services: Arc<Services>, requests: Receiver, leader_lost: Option<Raised>) -> Self {
+    pub fn new(
+        services: Arc<Services>,
+        caller: Caller,
+        requests: Receiver,
+        leader_lost: Option<Raised>,
+    ) -> Self {
         let bell = services.bells.bell();
         let limits = StreamLimits {
             fragment_bytes: services.shared.limits.receive_bytes(),
@@ -53,12 +69,25 @@ impl Watch {
         };
         let stream = services.hub.open_stream(bell.clone(), limits);
         let stopping = services.stopping();
-        Self { services, requests, ended: false, stream, bell, leader_lost, stopping }
+        Self {
+            services,
+            caller,
+            requests,
+            judging: None,
+            ended: false,
+            stream,
+            bell,
+            leader_lost,
+            stopping,
+        }
     }
 
     /// Hands requests to the hub; true if there may be more of them already.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<bool, Error> {
         for _ in 0..REQUESTS_A_TURN {
+            if !self.poll_judging(context) {
+                return Ok(false);
+            }
             if self.ended || !self.stream.has_room() {
                 return Ok(false);
             }
@@ -71,17 +100,39 @@ impl Watch {
         Ok(true)
     }
 
-    fn request(&self, request: WatchRequest) {
+    /// Carries out a creation that has been judged; false while one is being judged.
+    fn poll_judging(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(judging) = &mut self.judging else { return true };
+        let Poll::Ready((spec, verdict)) = judging.as_mut().poll(context) else { return false };
+        self.judging = None;
+        match verdict {
+            Ok(()) => self.create(spec),
+            Err(reason) => self.stream.refuse(reason),
+        }
+        true
+    }
+
+    fn create(&self, mut spec: WatchSpec) {
+        let reader = &self.services.reader;
+        let visible = reader.visible();
+        if spec.start_revision == 0 && visible > reader.revision() {
+            // From now on: what this client may have read already is not news.
+            spec.start_revision = visible + 1;
+        }
+        self.stream.create(spec);
+    }
+
+    fn request(&mut self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
-                let mut spec = spec(&request);
-                let reader = &self.services.reader;
-                let visible = reader.visible();
-                if spec.start_revision == 0 && visible > reader.revision() {
-                    // From now on: what this client may have read already is not news.
-                    spec.start_revision = visible + 1;
+                let spec = spec(&request);
+                // A revision below zero is refused by the hub, whoever asks.
+                if self.services.reader.auth_enabled() && spec.start_revision >= 0 {
+                    let (services, caller) = (self.services.clone(), self.caller.clone());
+                    self.judging = Some(Box::pin(judge(services, caller, spec)));
+                } else {
+                    self.create(spec);
                 }
-                self.stream.create(spec);
             }
             Some(RequestUnion::CancelRequest(request)) => self.stream.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.stream.request_progress(),
@@ -95,6 +146,9 @@ impl Watch {
         let mut gathered = BytesMut::new();
         while gathered.len() < GATHERED_BYTES {
             let Some(delivery) = self.stream.next(DELIVERY_BYTES) else { break };
+            if let Delivery::Events { events, .. } = &delivery {
+                self.services.tally.events.add_alone(events.len() as u64);
+            }
             let revision = self.services.reader.revision();
             let response = response::of(delivery, &self.services.headers, revision);
             rpc::put_message(&mut gathered, &response);
@@ -129,6 +183,21 @@ impl Outgoing for Watch {
         }
         Poll::Pending
     }
+}
+
+/// Whether the caller may watch this. It is asked once: who has a watcher keeps it.
+async fn judge(services: Arc<Services>, caller: Caller, spec: WatchSpec) -> (WatchSpec, Verdict) {
+    // Without a key the range begins with the first one.
+    let key: &[u8] = if spec.key.is_empty() { b"\0" } else { &spec.key };
+    let access = Access::Watch { key, range_end: &spec.range_end };
+    let verdict = match services.require(&caller, &access).await {
+        Ok(()) => Ok(()),
+        Err(Error::InvalidAuthToken) => Err(RefusedReason::InvalidToken),
+        Err(Error::AuthOldRevision) => Err(AuthRefusal::OldRevision.into()),
+        Err(Error::UserEmpty) => Err(AuthRefusal::UserEmpty.into()),
+        Err(_) => Err(AuthRefusal::PermissionDenied.into()),
+    };
+    (spec, verdict)
 }
 
 /// What the hub is asked for. The keys are copied: they outlive the buffer they were received in.

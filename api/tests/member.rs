@@ -91,7 +91,7 @@ fn a_data_directory_of_etcd_is_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir_all(folder.path().join("member/wal")).expect("made");
     let error = refused(&flags(folder.path(), free_ports(2)));
-    assert!(error.contains("etcd") && error.contains("make-mirror"), "{error}");
+    assert!(error.contains("etcd") && error.contains("holdfast util migrate"), "{error}");
     let names: Vec<_> = std::fs::read_dir(folder.path())
         .expect("read")
         .map(|entry| entry.expect("read").file_name())

@@ -62,7 +62,7 @@ fn a_wrong_configuration_exits_with_1_and_one_fatal_line() {
     for (arguments, variables, expected) in [
         (&["x"][..], &[][..], "\"x\" is not a valid flag"),
         (&["--election-timeout=400"], &[], "--election-timeout[400ms] should be at least"),
-        (&["--cert-file=/x"], &[], "--cert-file cannot be honoured"),
+        (&["--cert-file=/x"], &[], "KeyFile and CertFile must both be present"),
         (
             &["--name=a"],
             &[("ETCD_NAME", "b")],

@@ -7,10 +7,12 @@
 //! first, and then keys can be read as of after the entry while it is being carried out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_store::command::{Change, LEVEL_CURRENT};
 use holdfast_store::{Context, Fatal, Frozen, Position, ReceivedCheckpoint, State};
 use openraft::EntryPayload;
+use tokio::time::Instant;
 
 use crate::checkpoint::{membership_bytes, membership_from_bytes};
 use crate::entry::{Batch, LogEntry};
@@ -19,6 +21,8 @@ use crate::port::{Applied, Mail};
 use crate::shared::Shared;
 use crate::types::{Entry, StoredMembership, position};
 
+mod slow;
+
 /// The owner of the state.
 pub(crate) struct Applier {
     state: State,
@@ -26,16 +30,24 @@ pub(crate) struct Applier {
     answers: Vec<(Ticket, Mail)>,
     /// Decided by an entry that is not published yet.
     unpublished_membership: Option<StoredMembership>,
+    /// A proposal that takes longer is told of in the log.
+    expected: Duration,
     /// A planted fault, until it has struck.
     apply_twice: bool,
 }
 
 impl Applier {
-    pub(crate) fn new(state: State, shared: Arc<Shared>, apply_twice: bool) -> Self {
-        let mut applier =
-            Self { state, shared, answers: Vec::new(), unpublished_membership: None, apply_twice };
+    pub(crate) fn new(
+        state: State,
+        shared: Arc<Shared>,
+        expected: Duration,
+        apply_twice: bool,
+    ) -> Self {
         // Bytes that are no membership are told of when openraft asks for it.
-        applier.unpublished_membership = membership_from_bytes(&applier.state.membership().1).ok();
+        let unpublished_membership = membership_from_bytes(&state.membership().1).ok();
+        let answers = Vec::new();
+        let mut applier =
+            Self { state, shared, answers, unpublished_membership, expected, apply_twice };
         applier.publish_membership();
         applier.shared.status.set_applied(applier.state.applied().index);
         applier
@@ -122,9 +134,10 @@ impl Applier {
     }
 
     fn apply_proposals(&mut self, position: Position, entry: &LogEntry) -> Result<(), Fatal> {
-        let Self { shared, state, .. } = self;
+        let Self { shared, state, expected, .. } = self;
         let identity = shared.identity;
         let mut left = entry.proposals.len();
+        let mut started = Instant::now();
         for proposal in &entry.proposals {
             left -= 1;
             let ours = proposal.origin == identity.member_id && proposal.nonce == shared.nonce;
@@ -139,6 +152,12 @@ impl Applier {
             } else {
                 state.apply(&context, &proposal.command)?
             };
+            let ended = Instant::now();
+            if ended - started > *expected {
+                shared.counts.slow_applies.add(1);
+                slow::warn(ended - started, *expected, position, proposal, &outcome);
+            }
+            started = ended;
             if ours {
                 let applied = Applied { outcome, term: position.term, index: position.index };
                 let ticket = Ticket(proposal.sequence);

@@ -57,7 +57,10 @@ impl Barriers {
             }
             match round {
                 Ok(Answer { index, .. }) => self.answer_when_visible(asked, index, last),
-                Err(error) => answer(&self.shared, &asked, &Err(error)),
+                Err(error) => {
+                    self.shared.counts.read_indexes_failed.add(1);
+                    answer(&self.shared, &asked, &Err(error));
+                }
             }
         }
     }
@@ -92,7 +95,7 @@ impl Barriers {
                 answer = asked => match answer {
                     Ok(Some(answer)) => return Ok(answer),
                     Ok(None) => tokio::time::sleep(PAUSE).await,
-                    Err(_) => {}
+                    Err(_) => self.shared.counts.slow_read_indexes.add(1),
                 },
                 () = tokio::time::sleep_until(deadline) => return Err(ReadBarrierError::TimedOut),
             }
@@ -124,7 +127,9 @@ impl Barriers {
         let mut request = Request::new(peer::ReadIndexRequest { term });
         self.peers.gate().sign(&mut request, leader);
         let mut client = self.peers.client(leader, &urls, Lane::Pulse);
+        let asked = Instant::now();
         let answer = client.read_index(request).await.ok()?.into_inner();
+        self.shared.counts.peer(leader).round_trip.observe(asked.elapsed());
         match answer.kind() {
             peer::read_index_response::Kind::Ready => answer.log_id.map(|log_id| log_id.index),
             _ => None,

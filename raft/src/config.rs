@@ -62,6 +62,10 @@ pub struct NodeConfig {
     pub strict_reconfig_check: bool,
     /// `--max-learners`.
     pub learners_max: u64,
+    /// `--force-new-cluster`: a member that has data goes on as the only one of its cluster.
+    pub force_new_cluster: bool,
+    /// `--warning-apply-duration`.
+    pub warning_apply_duration: Duration,
 }
 
 impl NodeConfig {
@@ -88,6 +92,8 @@ impl NodeConfig {
             block_cache_bytes: 64 << 20,
             strict_reconfig_check: true,
             learners_max: 1,
+            force_new_cluster: false,
+            warning_apply_duration: Duration::from_millis(100),
         }
     }
 

@@ -15,12 +15,13 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::entry::RaftPayload;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::{ClientWriteResponse, Precondition};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tonic::Request;
+use tonic::{Code, Request, Status};
 
 use crate::error::{MemberError, MemberRefusal};
 use crate::members::{MemberChange, View};
-use crate::node::Member;
+use crate::node::{Member, furthest};
 use crate::peer::{Lane, Peers};
 use crate::propose::Raft;
 use crate::shared::Shared;
@@ -34,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ADMISSION: Duration = Duration::from_millis(100);
 /// How often a removed member is told so; it asks by itself, too.
 const FAREWELLS: usize = 3;
+/// Changes that wait for each other at the leader.
+const WAITING_MAX: usize = 16;
 
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +52,20 @@ pub(crate) enum Decision {
 /// Changes the membership, here or where the leader is.
 #[derive(Clone)]
 pub(crate) struct MemberDesk {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) raft: Raft,
-    pub(crate) peers: Arc<Peers>,
+    shared: Arc<Shared>,
+    raft: Raft,
+    peers: Arc<Peers>,
+    waiting: Arc<Semaphore>,
+    /// Whoever changes who votes, or hands over to one who does: one at a time.
+    turn: Arc<Semaphore>,
 }
 
 impl MemberDesk {
+    pub(crate) fn new(shared: Arc<Shared>, raft: Raft, peers: Arc<Peers>) -> Self {
+        let (waiting, turn) = (Semaphore::new(WAITING_MAX), Semaphore::new(1));
+        Self { shared, raft, peers, waiting: Arc::new(waiting), turn: Arc::new(turn) }
+    }
+
     /// Has the leader carry out a change; gives the members after it.
     pub(crate) async fn change(
         &self,
@@ -103,6 +114,7 @@ impl MemberDesk {
         let mut client = self.peers.client(leader, &urls, Lane::Pulse);
         match tokio::time::timeout_at(deadline, client.reconfigure(request)).await {
             Ok(Ok(answer)) => wire::decision(answer.into_inner()),
+            Ok(Err(status)) if is_turned_away(&status) => Decision::NotLeader,
             Ok(Err(_)) | Err(_) => Decision::Unknown,
         }
     }
@@ -119,30 +131,82 @@ impl MemberDesk {
     }
 
     async fn lead(&self, change: &MemberChange, strict: bool, deadline: Instant) -> Decision {
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            return Decision::Refused(MemberRefusal::TooManyRequests);
+        };
+        let turn = tokio::time::timeout_at(deadline, self.turn.acquire()).await;
+        let Ok(Ok(turn)) = turn else { return Decision::NotLeader };
         while Instant::now() < deadline {
-            let leads = self.shared.status.leadership().borrow().leader;
-            if leads != Some(self.shared.identity.member_id) {
+            if !self.leads() {
                 return Decision::NotLeader;
             }
-            let parent = self.raft.server_metrics().borrow_watched().membership_config.clone();
-            if parent.log_id() == self.shared.applied_membership().log_id() {
-                let view = self.view(&parent);
-                let proposed = match view.decide(change, strict) {
-                    Ok(proposed) => proposed,
-                    Err(refusal) => return Decision::Refused(refusal),
-                };
-                let appended = self.append(change, proposed, *parent.log_id());
-                match tokio::time::timeout_at(deadline, appended).await {
-                    Ok(Appended::At(log_id)) => return self.done(change, &parent, log_id),
-                    Ok(Appended::Refused) => return Decision::NotLeader,
-                    Ok(Appended::NotYet) => {}
-                    Ok(Appended::Unknown) | Err(_) => return Decision::Unknown,
+            match self.try_once(change, strict, deadline).await {
+                Step::Decided(decision) => return decision,
+                Step::HandOver => {
+                    drop(turn);
+                    self.hand_over(None, self.shared.status.election_timeout()).await;
+                    return Decision::NotLeader;
                 }
+                Step::Wait => tokio::time::sleep(PAUSE).await,
             }
-            tokio::time::sleep(PAUSE).await;
         }
         // Certainly not appended, but there is no time left to try elsewhere.
         Decision::NotLeader
+    }
+
+    fn leads(&self) -> bool {
+        let leader = self.shared.status.leadership().borrow().leader;
+        leader == Some(self.shared.identity.member_id)
+    }
+
+    async fn try_once(&self, change: &MemberChange, strict: bool, deadline: Instant) -> Step {
+        let parent = self.raft.server_metrics().borrow_watched().membership_config.clone();
+        if parent.log_id() != self.shared.applied_membership().log_id() {
+            return Step::Wait;
+        }
+        let proposed = match self.view(&parent).decide(change, strict) {
+            Ok(proposed) => proposed,
+            Err(refusal) => return Step::Decided(Decision::Refused(refusal)),
+        };
+        if *change == MemberChange::Remove(self.shared.identity.member_id) {
+            return Step::HandOver;
+        }
+        let appended = self.append(change, proposed, *parent.log_id());
+        match tokio::time::timeout_at(deadline, appended).await {
+            Ok(Appended::At(log_id)) => Step::Decided(self.done(change, &parent, log_id)),
+            Ok(Appended::Refused) => Step::Decided(Decision::NotLeader),
+            Ok(Appended::NotYet) => Step::Wait,
+            Ok(Appended::Unknown) | Err(_) => Step::Decided(Decision::Unknown),
+        }
+    }
+
+    /// Hands leadership to `to`, or to the voter that is furthest on. True once another member
+    /// leads, within `patience`. openraft's leader proposes nothing more once it has begun to hand
+    /// over, so only a member that votes can be handed to.
+    pub(crate) async fn hand_over(&self, to: Option<u64>, patience: Duration) -> bool {
+        let me = self.shared.identity.member_id;
+        let mut leadership = self.shared.status.leadership();
+        let began = match tokio::time::timeout(patience, self.turn.acquire()).await {
+            Ok(Ok(_turn)) => self.begin_to_hand_over(to).await,
+            _ => false,
+        };
+        let taken = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
+        began && matches!(tokio::time::timeout(patience, taken).await, Ok(Ok(_)))
+    }
+
+    /// Whether a member is a voter of openraft's, in the newest membership of the log.
+    pub(crate) fn votes(&self, member: u64) -> bool {
+        let membership = self.raft.server_metrics().borrow_watched().membership_config.clone();
+        membership.voter_ids().any(|voter| voter == member)
+    }
+
+    async fn begin_to_hand_over(&self, to: Option<u64>) -> bool {
+        let me = self.shared.identity.member_id;
+        let to = to.or_else(|| furthest(&self.raft, me));
+        match to.filter(|to| *to != me && self.leads() && self.votes(*to)) {
+            Some(to) => self.raft.trigger().transfer_leader(to).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Has those vote that were added as voters and are in sync by now, whenever this member leads;
@@ -157,11 +221,14 @@ impl MemberDesk {
             if parent.log_id() != self.shared.applied_membership().log_id() {
                 continue;
             }
+            let Ok(_turn) = self.turn.acquire().await else { return };
             let Some((member, admitted)) = self.view(&parent).admissible() else { continue };
             let condition =
                 Precondition::LastMembershipLogId { last_membership_log_id: *parent.log_id() };
             let blank = <TypeConfig as openraft::RaftTypeConfig>::Payload::blank();
-            if self.raft.append_membership(admitted, blank, [condition]).await.is_ok() {
+            let appended = self.raft.append_membership(admitted, blank, [condition]);
+            let appended = tokio::time::timeout(self.shared.request_timeout, appended).await;
+            if matches!(appended, Ok(Ok(_))) {
                 tracing::info!(member = format_args!("{member:x}"), "a new member votes now");
             }
         }
@@ -179,6 +246,7 @@ impl MemberDesk {
         View {
             leader: self.shared.identity.member_id,
             membership: parent.membership().clone(),
+            removed: self.shared.reader.removed_members().into_iter().collect(),
             started: started.map(|attributes| attributes.member).collect(),
             connected: connected.map(|(member, _)| *member).collect(),
             matching: matching.into_iter().map(|(id, log_id)| (id, index(log_id))).collect(),
@@ -212,13 +280,27 @@ impl MemberDesk {
     fn done(&self, change: &MemberChange, parent: &StoredMembership, log_id: LogId) -> Decision {
         if let MemberChange::Remove(member) = change
             && let Some(node) = parent.get_node(member).cloned()
-            && *member != self.shared.identity.member_id
         {
             tokio::spawn(tell_removed(self.peers.clone(), *member, node));
         }
         tracing::info!(?change, index = log_id.index, "the membership has changed");
         Decision::Done(log_id.index, members(&self.shared))
     }
+}
+
+/// What one attempt at a change has come to.
+enum Step {
+    Decided(Decision),
+    /// The leader is to be removed. The next one does that and tells it so, since nobody listens to a
+    /// removed member, not even when it hands over.
+    HandOver,
+    /// Something else has to happen first.
+    Wait,
+}
+
+/// Whether a call was turned away before anybody looked at what it asks for.
+fn is_turned_away(status: &Status) -> bool {
+    matches!(status.code(), Code::PermissionDenied | Code::FailedPrecondition | Code::Unimplemented)
 }
 
 /// What openraft said to a change.

@@ -135,6 +135,16 @@ pub(crate) fn open(
     Ok(Directory { identity, is_new: false })
 }
 
+/// Whose directory it is, without taking it.
+pub(crate) fn inspect(directory: &Path, files: &dyn Files) -> Result<Identity, OpenError> {
+    let found = read(&directory.join(NAME), files).map_err(|source| {
+        let what = format!("reading the identity in {}", directory.display());
+        OpenError::Io { what, source }
+    })?;
+    let (member_id, cluster_id) = (found.member, found.cluster);
+    Ok(Identity { member_id, cluster_id, incarnation: found.incarnation })
+}
+
 /// Writes a new identity, durably. The log that answers for it has to be there.
 pub(crate) fn record(
     directory: &Path,

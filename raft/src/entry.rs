@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn command(revision: i64) -> Command {
-        Command { change: Some(Change::Compact(Compact { revision })) }
+        Command::from(Change::Compact(Compact { revision }))
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
             let kind = Some(OperationKind::Txn(txn));
             txn = Txn { success: vec![Operation { kind }], ..Txn::default() };
         }
-        Command { change: Some(Change::Txn(txn)) }
+        Command::from(Change::Txn(txn))
     }
 
     #[test]

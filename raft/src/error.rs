@@ -10,10 +10,13 @@ pub enum OpenError {
     DirectoryInUse(String),
     /// The directory was made by etcd.
     #[error(
-        "{0} was written by etcd, whose files cannot be read here: choose another --data-dir, and \
-         copy the keys from the running etcd with `etcdctl make-mirror`"
+        "{0} was written by etcd: stop etcd and make a data directory of it with `holdfast util \
+         migrate --from {0} --data-dir` and an empty directory"
     )]
     WrittenByEtcd(String),
+    /// A directory that is to be filled holds something already.
+    #[error("data-dir {0:?} not empty or could not be read")]
+    NotEmpty(String),
     /// The directory belongs to another member or cluster than the flags describe.
     #[error("{directory} belongs to member {found}, but the flags make this member {expected}")]
     WrongMember {
@@ -112,6 +115,9 @@ pub enum MemberRefusal {
     /// There are as many learners as there may be.
     #[error("too many learner members in cluster")]
     TooManyLearners,
+    /// Too many changes are waiting for each other.
+    #[error("too many requests")]
+    TooManyRequests,
 }
 
 /// Why a change of the membership has no answer.

@@ -51,6 +51,7 @@ enum Question {
 pub(crate) struct Keeper {
     questions: mpsc::Sender<Question>,
     taken: watch::Receiver<Vec<ManifestInfo>>,
+    log: LogFacts,
 }
 
 impl Keeper {
@@ -59,6 +60,7 @@ impl Keeper {
         let (questions, queue) = mpsc::channel(QUEUE);
         let (sender, taken) = watch::channel(parts.maintainer.manifests());
         let shared = parts.shared.clone();
+        let log = parts.log.clone();
         let work = Work {
             last_bytes: parts.log.bytes(),
             last_taken: Instant::now(),
@@ -72,7 +74,12 @@ impl Keeper {
                 shared.fail(fatal);
             }
         };
-        (Self { questions, taken }, run)
+        (Self { questions, taken, log }, run)
+    }
+
+    /// Bytes that the log has made durable since it was opened.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.log.bytes()
     }
 
     /// The checkpoints there are, oldest first, with every change.
@@ -142,7 +149,11 @@ impl Work {
     /// Ends when it is told to, or the last handle is gone.
     async fn run(mut self) -> Result<(), Fatal> {
         loop {
+            let started = Instant::now();
             let worked = self.parts.maintainer.step(self.parts.log.flushed())?;
+            if worked == Worked::Something {
+                self.parts.shared.counts.commit.observe(started.elapsed());
+            }
             if self.is_due() {
                 self.take().await?;
             }
@@ -182,8 +193,10 @@ impl Work {
             if !self.parts.skip_flushed_comparison {
                 self.parts.log.wait_flushed(frozen.position.index).await;
             }
+            let started = Instant::now();
             match self.parts.maintainer.take_manifest(frozen, self.parts.log.flushed())? {
                 Taken::Manifest(info) => {
+                    self.parts.shared.counts.commit.observe(started.elapsed());
                     let (index, revision) = (info.position.index, info.revision);
                     tracing::info!(index, revision, "took a checkpoint");
                     self.last_bytes = self.parts.log.bytes();

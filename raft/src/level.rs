@@ -29,7 +29,7 @@ pub(crate) async fn raise_level(shared: Arc<Shared>, port: Port) {
         }
         tracing::info!(level, "every member knows a higher semantics level; raising it");
         let change = Change::RaiseLevel(RaiseLevel { level });
-        if let Err(error) = port.propose(Command { change: Some(change) }).await {
+        if let Err(error) = port.propose(Command::from(change)).await {
             tracing::warn!(level, %error, "the semantics level is not raised yet");
         }
     }

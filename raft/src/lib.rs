@@ -5,13 +5,16 @@
 
 mod apply;
 mod barrier;
+mod check;
 mod checkpoint;
 mod claim;
 mod config;
+mod counts;
 mod desk;
 mod directory;
 mod entry;
 mod error;
+mod founding;
 pub mod identity;
 mod intake;
 mod keeper;
@@ -42,13 +45,16 @@ pub mod types;
 pub mod wal;
 mod work;
 
+pub use check::{Checked, check};
 pub use config::{
     ClusterState, Connect, Connection, Io, Listen, NodeConfig, Plants, Seams, Workers,
 };
+pub use counts::{LogSize, NodeCounts, PeerCounts};
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
 pub use error::{
     LeaseError, MemberError, MemberRefusal, OpenError, ProposeError, ReadBarrierError,
 };
+pub use founding::Founding;
 pub use identity::Identity;
 pub use node::{Member, Node};
 pub use peer::{TcpConnect, TcpListen};

@@ -106,7 +106,8 @@ impl Pace for SimulatedDisk {
 }
 
 impl Log {
-    /// Opens the log in a data directory, or begins one there. `failed` is called when it cannot
+    /// Opens the log in a data directory, or begins one there. `synced` is told how long every sync
+    /// took; `failed` is called when it cannot
     /// go on, and the member has to stop.
     pub(crate) fn open(
         files: Arc<dyn Files>,
@@ -114,6 +115,7 @@ impl Log {
         workers: Workers,
         unsafe_no_fsync: bool,
         sole: Arc<SoleMember>,
+        synced: impl Fn(Duration) + Send + Sync + 'static,
         failed: impl Fn(&Failure) + Send + Sync + 'static,
     ) -> Result<Self, WalError> {
         let space = files.space(data_directory).map_err(|source| WalError::Io {
@@ -125,7 +127,8 @@ impl Log {
         if workers == Workers::Inline {
             options.segment_bytes = options.segment_bytes.min(SIMULATED_SEGMENT_BYTES);
         }
-        Self::open_with(files, data_directory, workers, options, sole, failed)
+        let told = Hooks { synced: Arc::new(synced), failed: Arc::new(failed), ..Hooks::default() };
+        Self::open_with(files, data_directory, workers, options, sole, told)
     }
 
     fn open_with(
@@ -134,11 +137,11 @@ impl Log {
         workers: Workers,
         options: WalOptions,
         sole: Arc<SoleMember>,
-        failed: impl Fn(&Failure) + Send + Sync + 'static,
+        told: Hooks,
     ) -> Result<Self, WalError> {
         let progress = watch::Sender::new(Flushed::default());
         let facts = LogFacts::new(progress.subscribe());
-        let hooks = hooks(progress.clone(), failed);
+        let hooks = hooks(progress.clone(), told);
         let directory = wal::directory(data_directory);
         let Opened { wal, core, maintenance, torn } = wal::open(files, &directory, options, hooks)?;
         if let Some(torn) = torn {
@@ -175,16 +178,18 @@ impl Log {
         (state.purged.map(|log_id| log_id.index), state.last.map(|log_id| log_id.index))
     }
 
+    /// How much there is of it.
+    pub(crate) fn wal(&self) -> Wal {
+        self.wal.clone()
+    }
+
     /// How far the disk is behind.
     pub(crate) fn unflushed(&self) -> Unflushed {
         self.wal.unflushed()
     }
 }
 
-fn hooks(
-    progress: watch::Sender<Flushed>,
-    failed: impl Fn(&Failure) + Send + Sync + 'static,
-) -> Hooks {
+fn hooks(progress: watch::Sender<Flushed>, told: Hooks) -> Hooks {
     // tokio's clock, which a simulation can pause and move.
     let start = tokio::time::Instant::now();
     Hooks {
@@ -192,8 +197,7 @@ fn hooks(
         flushed: Arc::new(move |Progress { flushed, bytes }| {
             progress.send_replace(Flushed { index: flushed.unwrap_or(0), bytes });
         }),
-        failed: Arc::new(failed),
-        ..Hooks::default()
+        ..told
     }
 }
 

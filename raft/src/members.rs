@@ -11,18 +11,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::MemberRefusal;
+use crate::identity::added_member_id;
 use crate::types::{Membership, PeerNode};
 
 /// A learner is in sync with so many hundredths of the leader's log.
 const READY_PERCENT: u128 = 90;
 /// A voter that joins votes when it lacks no more entries than these.
 const NEAR: u64 = 1000;
+/// How many ids are tried for a new member.
+const DRAWS: u64 = 1000;
 
 /// A change of the membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MemberChange {
-    /// A new member.
-    Add { member: u64, peer_urls: Vec<String>, is_learner: bool, learners_max: u64 },
+    /// A new member; the leader makes its id up of the URLs and of `seconds` since 1970.
+    Add { seconds: u64, peer_urls: Vec<String>, is_learner: bool, learners_max: u64 },
     /// A member goes, for ever.
     Remove(u64),
     /// A learner votes from now on.
@@ -37,6 +40,8 @@ pub(crate) struct View {
     pub(crate) leader: u64,
     /// The membership that is applied.
     pub(crate) membership: Membership,
+    /// Who has ever been removed.
+    pub(crate) removed: BTreeSet<u64>,
     /// Who has published a name.
     pub(crate) started: BTreeSet<u64>,
     /// Who has answered the leader lately; never the leader itself.
@@ -58,22 +63,20 @@ impl View {
             self.membership.nodes().map(|(member, node)| (*member, node.clone())).collect();
         let mut voters: BTreeSet<u64> = self.membership.voter_ids().collect();
         match change {
-            MemberChange::Add { member, peer_urls, is_learner, learners_max } => {
+            MemberChange::Add { seconds, peer_urls, is_learner, learners_max } => {
                 self.check_add(*is_learner, strict)?;
-                if nodes.contains_key(member) {
-                    return Err(MemberRefusal::IdExists);
-                }
-                self.check_urls(*member, peer_urls)?;
+                let member = self.draw_id(peer_urls, *seconds)?;
+                self.check_urls(member, peer_urls)?;
                 let learners = nodes.len() - self.voters().len();
                 if *is_learner && learners as u64 >= *learners_max {
                     return Err(MemberRefusal::TooManyLearners);
                 }
                 let joins_as_voter = !is_learner;
-                nodes.insert(*member, PeerNode { joins_as_voter, ..PeerNode::new(peer_urls) });
+                nodes.insert(member, PeerNode { joins_as_voter, ..PeerNode::new(peer_urls) });
             }
             MemberChange::Remove(member) => {
-                self.check_remove(*member, strict)?;
                 nodes.remove(member).ok_or(MemberRefusal::NotFound)?;
+                self.check_remove(*member, strict)?;
                 voters.remove(member);
             }
             MemberChange::Promote(member) => {
@@ -92,6 +95,9 @@ impl View {
         if voters.is_empty() {
             return Err(MemberRefusal::NotEnoughStarted);
         }
+        if strict && !voters.iter().copied().eq(self.membership.voter_ids()) {
+            self.check_quorum(&voters)?;
+        }
         Ok(Membership::new(vec![voters], nodes).expect("every voter has a node"))
     }
 
@@ -109,6 +115,28 @@ impl View {
             self.membership.nodes().map(|(member, node)| (*member, node.clone())).collect();
         let admitted = Membership::new(vec![voters], nodes).expect("every voter has a node");
         Some((member, admitted))
+    }
+
+    /// As etcd makes it up; nobody has had it before. As in etcd, the token is no part of an id that
+    /// is given at run time.
+    fn draw_id(&self, peer_urls: &[String], seconds: u64) -> Result<u64, MemberRefusal> {
+        let draw = |more| added_member_id(peer_urls, "", seconds.saturating_add(more));
+        let is_free = |member: &u64| {
+            !self.removed.contains(member) && self.membership.get_node(member).is_none()
+        };
+        (0..DRAWS).map(draw).find(is_free).ok_or(MemberRefusal::IdExists)
+    }
+
+    /// Those who vote from now on can commit what makes them do so, and what follows. The rules of
+    /// etcd's count those that join, who do not.
+    fn check_quorum(&self, voters: &BTreeSet<u64>) -> Result<(), MemberRefusal> {
+        if self.started_of(voters) < quorum(voters.len()) {
+            return Err(MemberRefusal::NotEnoughStarted);
+        }
+        if self.connected_of(voters) < quorum(voters.len()) {
+            return Err(MemberRefusal::Unhealthy);
+        }
+        Ok(())
     }
 
     fn check_add(&self, is_learner: bool, strict: bool) -> Result<(), MemberRefusal> {
@@ -149,7 +177,9 @@ impl View {
     fn check_promote(&self, member: u64, strict: bool) -> Result<(), MemberRefusal> {
         self.membership.get_node(&member).ok_or(MemberRefusal::NotFound)?;
         let matching = self.matching.get(&member).copied().unwrap_or(0);
-        let is_ready = u128::from(matching) * 100 >= u128::from(self.last_index) * READY_PERCENT;
+        let is_near = u128::from(matching) * 100 >= u128::from(self.last_index) * READY_PERCENT;
+        // Before it is known by which directory it votes, another might vote in its name.
+        let is_ready = is_near && self.started.contains(&member);
         if member != self.leader && !is_ready {
             return Err(MemberRefusal::LearnerNotReady);
         }

@@ -1,31 +1,37 @@
 //! One member of a cluster, as the API sees it.
 
+mod alone;
 mod found;
 mod join;
 mod open;
-mod plan;
-mod reach;
+pub(crate) mod plan;
+pub(crate) mod reach;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_store::{Fatal, Reader, WatchHub};
+use holdfast_store::{Fatal, History, ReadError, Reader, WatchHub};
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::apply::Applier;
 use crate::config::{NodeConfig, Seams};
+use crate::counts::{LogSize, NodeCounts};
 use crate::desk::{self, MemberDesk};
 use crate::directory::Lock;
-use crate::error::{MemberError, MemberRefusal, OpenError};
-use crate::identity::{Identity, added_member_id};
+use crate::error::{MemberError, OpenError};
+use crate::identity::Identity;
 use crate::keeper::Keeper;
 use crate::members::MemberChange;
 use crate::port::Port;
 use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::status::Status;
+use crate::types::PeerNode;
+use crate::wal::Wal;
+use crate::work::Actor;
 
 pub(crate) use plan::Plan;
 
@@ -56,10 +62,13 @@ struct Inner {
     shared: Arc<Shared>,
     raft: Raft,
     keeper: Keeper,
+    applier: Actor<Applier>,
     hub: WatchHub,
     members: MemberDesk,
     strict_reconfig_check: bool,
     learners_max: u64,
+    /// For its size: it does not keep the log's writer going.
+    wal: Wal,
     ready: watch::Sender<bool>,
     election_timeout: Duration,
     /// None once the node has stopped.
@@ -95,6 +104,12 @@ impl Node {
         &self.inner.hub
     }
 
+    /// The whole history of this member's state as it is now, everything that was published in it.
+    pub async fn history(&self) -> Result<History, ReadError> {
+        let frozen = self.inner.applier.call(|applier| applier.freeze()).await;
+        self.reader().history(&frozen.map_err(Fatal::new)?)
+    }
+
     /// Who this member is.
     pub fn identity(&self) -> Identity {
         self.inner.shared.identity
@@ -103,6 +118,27 @@ impl Node {
     /// What this member believes about its cluster.
     pub fn status(&self) -> Status {
         self.inner.shared.status.snapshot()
+    }
+
+    /// What this member has counted and timed since it started.
+    pub fn counts(&self) -> &Arc<NodeCounts> {
+        &self.inner.shared.counts
+    }
+
+    /// How many proposals of this member wait for their outcome.
+    pub fn proposals_waiting(&self) -> usize {
+        self.inner.shared.proposals_waiting()
+    }
+
+    /// How much there is of the log, and how far its disk is behind.
+    pub fn log_size(&self) -> LogSize {
+        let unflushed = self.inner.wal.unflushed();
+        LogSize {
+            segments: self.inner.wal.segments(),
+            written_bytes: self.inner.keeper.log_bytes(),
+            unflushed_bytes: unflushed.bytes,
+            unflushed_age: unflushed.age,
+        }
     }
 
     /// The members, by id.
@@ -118,27 +154,17 @@ impl Node {
         is_learner: bool,
         seconds: u64,
     ) -> Result<(Member, Vec<Member>), MemberError> {
-        // As in etcd, the token is no part of an id that is given at run time.
-        let member = added_member_id(&peer_urls, "", seconds);
         let learners_max = self.inner.learners_max;
-        let change =
-            MemberChange::Add { member, peer_urls: peer_urls.clone(), is_learner, learners_max };
+        let sorted = PeerNode::new(&peer_urls).peer_urls;
+        let change = MemberChange::Add { seconds, peer_urls, is_learner, learners_max };
         let members = self.change_members(change).await?;
-        let added = Member {
-            id: member,
-            name: String::new(),
-            peer_urls,
-            client_urls: Vec::new(),
-            is_learner,
-        };
-        Ok((added, members))
+        // No two members are reached at one URL. Only one that is gone again is not there.
+        let added = members.iter().find(|member| member.peer_urls == sorted).cloned();
+        Ok((added.ok_or(MemberError::TimedOut)?, members))
     }
 
     /// Removes a member, for ever; gives those that are left.
     pub async fn remove_member(&self, member: u64) -> Result<Vec<Member>, MemberError> {
-        if self.inner.shared.is_removed(member) {
-            return Err(MemberRefusal::NotFound.into());
-        }
         self.change_members(MemberChange::Remove(member)).await
     }
 
@@ -171,23 +197,16 @@ impl Node {
         async move { shared.failure().await }
     }
 
+    /// Whether a member votes by now, as a leader counts.
+    pub fn votes(&self, member: u64) -> bool {
+        self.inner.members.votes(member)
+    }
+
     /// Hands leadership to `to`, or to the voter that is furthest on. True once another member
-    /// leads; false if this one does not lead, or nobody has taken over within an election timeout.
+    /// leads; false if this one does not lead, `to` is no voter, or nobody has taken over within an
+    /// election timeout.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> bool {
-        let mut leadership = self.inner.shared.status.leadership();
-        let me = self.identity().member_id;
-        let before = *leadership.borrow_and_update();
-        let Some(to) = to
-            .or_else(|| furthest(&self.inner.shared, &self.inner.raft))
-            .filter(|_| before.leader == Some(me))
-        else {
-            return false;
-        };
-        if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
-            return false;
-        }
-        let taken = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
-        matches!(tokio::time::timeout(self.inner.election_timeout, taken).await, Ok(Ok(_)))
+        self.inner.members.hand_over(to, self.inner.election_timeout).await
     }
 
     /// Hands over leadership and stops. Everything waiting is answered "stopped".
@@ -214,12 +233,12 @@ impl Node {
 }
 
 /// The other voter that has most of the log, as this leader knows; none if it does not lead.
-pub(crate) fn furthest(shared: &Shared, raft: &Raft) -> Option<u64> {
-    let membership = shared.membership();
+pub(crate) fn furthest(raft: &Raft, me: u64) -> Option<u64> {
+    // A leader that hands over to a member that cannot take over stops working for good.
+    let membership = raft.server_metrics().borrow_watched().membership_config.clone();
     let metrics = raft.data_metrics();
     let metrics = metrics.borrow_watched();
     let replication = metrics.replication.as_ref()?;
-    let me = shared.identity.member_id;
     let others = membership.voter_ids().filter(|voter| *voter != me);
     others.max_by_key(|voter| replication.get(voter).copied().flatten())
 }

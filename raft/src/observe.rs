@@ -78,7 +78,7 @@ fn look(shared: &Shared, raft: &Raft) {
     let own = server.membership_config.get_node(&shared.identity.member_id);
     let joins_as_voter = own.is_some_and(|node| node.joins_as_voter);
     shared.set_membership(server.membership_config.clone());
-    shared.status.observe(&Observation {
+    let elected = shared.status.observe(&Observation {
         leadership: Leadership { term: server.vote.leader_id.term, leader: server.current_leader },
         learner: server.state == ServerState::Learner && !joins_as_voter,
         last_index: data.last_log.map_or(0, |log_id| log_id.index),
@@ -86,4 +86,5 @@ fn look(shared: &Shared, raft: &Raft) {
         purged_index: data.purged.map_or(0, |log_id| log_id.index),
         evidence,
     });
+    shared.counts.leader_changes.add(u64::from(elected));
 }

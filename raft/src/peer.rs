@@ -6,6 +6,7 @@
 mod channel;
 mod contact;
 mod handshake;
+mod meter;
 mod network;
 mod server;
 mod tcp;

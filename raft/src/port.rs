@@ -124,7 +124,11 @@ impl Port {
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let (ticket, answer) = self.shared.submit(command)?;
         let _forget = Forget { port: &self.shared, ticket };
-        answer.await.unwrap_or(Err(ProposeError::Stopped))
+        let result = answer.await.unwrap_or(Err(ProposeError::Stopped));
+        if result.is_err() {
+            self.shared.node.counts.proposals_failed.add(1);
+        }
+        result
     }
 
     /// Returns once the published revision includes every write acknowledged before the call.
@@ -151,6 +155,14 @@ impl Port {
     pub async fn health_barrier(&self) -> Result<(), ReadBarrierError> {
         let (_, answer) = self.shared.ask_for_barrier();
         answer.await.unwrap_or(Err(ReadBarrierError::Stopped)).map(|_| ())
+    }
+
+    /// Returns once this member has applied the entry at `index`, which another one may have done.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), ReadBarrierError> {
+        let node = &self.shared.node;
+        let applied = node.status.wait_applied(index);
+        let waited = tokio::time::timeout(node.request_timeout, applied).await;
+        waited.map_err(|_| ReadBarrierError::TimedOut)
     }
 
     /// Returns once everything is published that keys can be read after now; or when that takes
@@ -214,6 +226,11 @@ impl PortShared {
         if wake {
             self.bell.notify_one();
         }
+    }
+
+    pub(crate) fn proposals_waiting(&self) -> usize {
+        let local = self.lock();
+        local.waiting.len() - local.leases_waiting
     }
 
     /// Has the driver look, though nothing has come.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_store::{Fatal, Reader};
 use tokio::sync::watch;
 
+use crate::counts::NodeCounts;
 use crate::error::ProposeError;
 use crate::identity::Identity;
 use crate::intake::{Intake, Ticket};
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) status: StatusCell,
     pub(crate) reader: Reader,
     pub(crate) sole: Arc<SoleMember>,
+    pub(crate) counts: Arc<NodeCounts>,
     membership: Mutex<Arc<StoredMembership>>,
     applied_membership: Mutex<Arc<StoredMembership>>,
     /// The index of the newest checkpoint installed, 0 for none.
@@ -56,6 +58,7 @@ impl Shared {
             status,
             reader,
             sole: Arc::new(SoleMember::new(identity.member_id)),
+            counts: Arc::default(),
             membership: Mutex::default(),
             applied_membership: Mutex::default(),
             checkpoint: watch::Sender::new(0),
@@ -79,6 +82,12 @@ impl Shared {
     fn port(&self, number: usize) -> Option<Arc<PortShared>> {
         let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         ports.get(number).and_then(Weak::upgrade)
+    }
+
+    /// How many proposals of this member wait for their outcome.
+    pub(crate) fn proposals_waiting(&self) -> usize {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ports.iter().filter_map(Weak::upgrade).map(|port| port.proposals_waiting()).sum()
     }
 
     /// Delivers answers, each port's as one list.

@@ -219,8 +219,8 @@ impl StatusCell {
         self.origin.elapsed().as_millis() as u64
     }
 
-    /// Takes over what the observer saw.
-    pub(crate) fn observe(&self, seen: &Observation) {
+    /// Takes over what the observer saw. True if a leader has appeared.
+    pub(crate) fn observe(&self, seen: &Observation) -> bool {
         self.last_index.store(seen.last_index, Ordering::Release);
         self.committed_index.fetch_max(seen.committed_index, Ordering::AcqRel);
         self.purged_index.store(seen.purged_index, Ordering::Release);
@@ -232,7 +232,8 @@ impl StatusCell {
             changed
         });
         let now = self.now_ms();
-        if changed && seen.leadership.leader.is_some() {
+        let elected = changed && seen.leadership.leader.is_some();
+        if elected {
             self.elected_ms.store(now, Ordering::Release);
             self.heard_ms.store(now, Ordering::Release);
         }
@@ -245,6 +246,7 @@ impl StatusCell {
             *known = leaderless;
             changed
         });
+        elected
     }
 
     fn quorum_ms(&self, evidence: Evidence, now: u64) -> u64 {

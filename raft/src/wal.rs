@@ -49,7 +49,7 @@ pub use core::{Completions, WalCore};
 pub use driver::{Pace, WalThreads, drive};
 pub use error::{Damage, Failure, FrameName, WalError};
 pub use handle::{Ready, Unflushed, Wal};
-pub use open::{Opened, exists, open};
+pub use open::{Opened, check, exists, open};
 pub use queue::Completion;
 pub use record::{Entry, EntryKind, LogId, Memo, Record, Vote};
 pub use state::State;

@@ -10,7 +10,7 @@ use world::{World, within};
 
 async fn grant(port: &Port, id: i64, ttl: i64) {
     let change = Change::LeaseGrant(LeaseGrant { id, ttl });
-    let granted = within(30, port.propose(Command { change: Some(change) })).await;
+    let granted = within(30, port.propose(Command::from(change))).await;
     granted.expect("applied").outcome.result.expect("granted");
 }
 

@@ -153,7 +153,10 @@ async fn a_leader_removes_itself() {
     let leader = world.leader().await;
     let gone_id = id(&world, leader);
     let fatal = world.node(leader).fatal();
+    let began = tokio::time::Instant::now();
     remove(&world, leader, gone_id).await.expect("it answers before it goes");
+    // It hands over, so that nobody waits for an election.
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     let fatal = within(60, fatal).await.to_string();
     assert!(fatal.contains("permanently removed"), "{fatal}");
     world.crash(leader).await;
@@ -312,4 +315,66 @@ async fn who_joins_must_describe_the_cluster_as_it_is() {
     let text = refused.to_string();
     assert!(text.starts_with("cannot fetch cluster info from peer urls: could not retrieve"));
     assert!(text.contains("http://x:2380"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_goes_to_nobody_who_does_not_vote_yet() {
+    let mut world = World::new(1);
+    world.start_all().await;
+    let joining = world.grow(&[0]);
+    let joining = add(&world, 0, joining, false).await;
+    assert!(!world.node(0).transfer_leadership(Some(joining)).await);
+    assert!(!world.node(0).transfer_leadership(None).await);
+    put_on(&world.port(0), "k", "v").await.expect("it still leads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_of_a_lost_cluster_goes_on_alone_and_grows_again() {
+    let mut world = World::with(3, |config| config.snapshot_count = 50);
+    world.start_all().await;
+    for n in 0..120 {
+        put_until_done(&world.port(0), "k", &n.to_string()).await;
+    }
+    let revision = world.node(0).reader().revision();
+    let alone = id(&world, 0);
+    for i in 0..3 {
+        world.crash(i).await;
+    }
+    for _ in 0..2 {
+        world.configs[0].force_new_cluster = true;
+        world.start_ready(0).await;
+        let members = world.node(0).members();
+        assert_eq!(members.iter().map(|member| member.id).collect::<Vec<_>>(), [alone]);
+        assert!(world.node(0).reader().revision() >= revision);
+        put_on(&world.port(0), "k", "alone").await.expect("a quorum of one");
+        world.crash(0).await;
+    }
+    world.configs[0].force_new_cluster = false;
+    world.start_ready(0).await;
+    // Those that were lost are refused, and find out.
+    world.start(1).await.expect("it has not been told");
+    let fatal = within(60, world.node(1).fatal()).await.to_string();
+    assert!(fatal.contains("permanently removed"), "{fatal}");
+    world.crash(1).await;
+    world.wipe(1);
+    world.configs[1].initial_cluster.truncate(2);
+    world.configs[1].initial_cluster_state = ClusterState::Existing;
+    add(&world, 0, 1, false).await;
+    world.start_ready(1).await;
+    put_on(&world.port(1), "k", "two").await.expect("applied");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_waits_for_a_quorum_to_say_who_it_is() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let new = world.grow(&[0, 1, 2]);
+    add(&world, 0, new, true).await;
+    world.crash(1).await;
+    world.crash(2).await;
+    let refused = within(60, world.start(new)).await.expect_err("one of three has answered");
+    assert!(refused.to_string().contains("no quorum answers"), "{refused}");
+    world.start(1).await.expect("starts");
+    // Nothing was written down.
+    world.start_ready(new).await;
 }

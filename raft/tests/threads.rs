@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 fn put(key: String) -> Command {
     let put = Put { key: key.into(), value: Bytes::from_static(b"v"), ..Default::default() };
-    Command { change: Some(Change::Put(put)) }
+    Command::from(Change::Put(put))
 }
 
 async fn start(
@@ -98,7 +98,7 @@ fn puts(range: std::ops::Range<usize>) -> Command {
         Operation { kind: Some(OperationKind::Put(put)) }
     };
     let success = range.map(put).collect();
-    Command { change: Some(Change::Txn(Txn { success, ..Default::default() })) }
+    Command::from(Change::Txn(Txn { success, ..Default::default() }))
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn keys_are_read_at_the_revision_of_a_long_delete_while_it_goes_on() {
     let before = reader.revision();
     let range =
         DeleteRange { key: "many/".into(), range_end: "many0".into(), ..Default::default() };
-    let delete = Command { change: Some(Change::DeleteRange(range)) };
+    let delete = Command::from(Change::DeleteRange(range));
     let mut deleting = Box::pin(port.propose(delete));
     let (mut last, mut early) = (before, 0);
     let outcome = loop {

@@ -52,7 +52,7 @@ impl Store {
         let position = Position { term: 1, index: self.index };
         let level = holdfast_store::command::LEVEL_CURRENT;
         let context = Context { position, level, respond: true };
-        let command = Command { change: Some(change) };
+        let command = Command::from(change);
         let outcome = self.state.apply(&context, &command).expect("applied");
         assert!(outcome.result.is_ok());
         self.state.finish_entry(position);

@@ -22,6 +22,17 @@ pub(crate) struct BlockCache {
     shards: Box<[Mutex<Shard>]>,
 }
 
+/// How a cache fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheFacts {
+    /// Bodies that were looked for and found.
+    pub hits: u64,
+    /// Bodies that were looked for and not there.
+    pub misses: u64,
+    /// Bytes kept.
+    pub bytes: u64,
+}
+
 #[derive(Default)]
 struct Shard {
     bodies: HashMap<BlockId, Entry>,
@@ -29,6 +40,8 @@ struct Shard {
     clock: VecDeque<BlockId>,
     bytes: u64,
     budget: u64,
+    hits: u64,
+    misses: u64,
 }
 
 /// How many ids of removed bodies a shard keeps besides as many as it has bodies.
@@ -50,9 +63,14 @@ impl BlockCache {
     /// The body of a block, if it is here.
     pub(crate) fn find(&self, id: BlockId) -> Option<Bytes> {
         let mut shard = self.shard(id);
-        let entry = shard.bodies.get_mut(&id)?;
+        let Some(entry) = shard.bodies.get_mut(&id) else {
+            shard.misses += 1;
+            return None;
+        };
         entry.used = true;
-        Some(entry.body.clone())
+        let body = entry.body.clone();
+        shard.hits += 1;
+        Some(body)
     }
 
     /// Keeps a body; others leave to make room. A body larger than a shard is not kept.
@@ -65,10 +83,16 @@ impl BlockCache {
         self.shard(id).remove(id);
     }
 
-    /// Bytes kept.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().expect("no panic under it").bytes).sum()
+    /// How it fares.
+    pub(crate) fn facts(&self) -> CacheFacts {
+        let mut facts = CacheFacts::default();
+        for shard in &self.shards {
+            let shard = shard.lock().expect("no panic under it");
+            facts.hits += shard.hits;
+            facts.misses += shard.misses;
+            facts.bytes += shard.bytes;
+        }
+        facts
     }
 
     fn shard(&self, (file, offset): BlockId) -> std::sync::MutexGuard<'_, Shard> {
@@ -140,13 +164,15 @@ mod tests {
         for offset in 1..1000 {
             assert_eq!(cache.find(id(0)).unwrap(), vec![7; 1000]);
             cache.insert(id(offset), Bytes::from(vec![0; 900]));
-            assert!(cache.bytes() <= 10_000);
+            assert!(cache.facts().bytes <= 10_000);
         }
         assert!(cache.find(id(1)).is_none());
         assert!(cache.find(id(999)).is_some());
         cache.insert(id(5000), Bytes::from(vec![0; 10_001]));
         assert!(cache.find(id(5000)).is_none());
         (0..1000).for_each(|offset| cache.remove(id(offset)));
-        assert_eq!(cache.bytes(), 0);
+        assert_eq!(cache.facts().bytes, 0);
+        assert_eq!(cache.facts().hits, 1000);
+        assert_eq!(cache.facts().misses, 2);
     }
 }

@@ -4,7 +4,11 @@
 //! extend. They carry no clock, no randomness and no credentials: what a command does depends on
 //! the state before it and on the level of the entry that holds it, on nothing else.
 
+mod auth;
+
 use bytes::Bytes;
+
+pub use auth::*;
 
 /// The semantics level that this code writes, and the highest that it can apply.
 pub const LEVEL_CURRENT: u32 = 1;
@@ -13,8 +17,17 @@ pub const LEVEL_CURRENT: u32 = 1;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
     /// What to do; a command without it does nothing (it was made by a newer level).
-    #[prost(oneof = "Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 21")]
     pub change: Option<Change>,
+    /// In whose name; none for a member's own commands, and while authorization is off.
+    #[prost(message, optional, tag = "20")]
+    pub credentials: Option<Credentials>,
+}
+
+impl From<Change> for Command {
+    fn from(change: Change) -> Self {
+        Self { change: Some(change), credentials: None }
+    }
 }
 
 /// What a [`Command`] does.
@@ -47,6 +60,9 @@ pub enum Change {
     /// Raise the semantics level of the entries that follow.
     #[prost(message, tag = "9")]
     RaiseLevel(RaiseLevel),
+    /// Change who may do what.
+    #[prost(message, tag = "21")]
+    Auth(AuthChange),
 }
 
 /// Writes `key`. Rejected as a whole when `lease` is unknown, or a flag needs a key that is absent.

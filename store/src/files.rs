@@ -9,9 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod memory;
+mod read_only;
 mod real;
 
 pub use memory::MemoryFiles;
+pub use read_only::ReadOnlyFiles;
 pub use real::RealFiles;
 
 /// An open file. Reads and writes name their offset; there is no cursor.

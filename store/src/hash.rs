@@ -8,6 +8,9 @@
 
 use std::ops::ControlFlow;
 
+use prost::Message;
+
+use crate::auth::StoredAuth;
 use crate::index::{Index, KeyRange, Versions};
 use crate::record::{RecordHeader, RecordKind, encode_tombstone};
 use crate::state::shared::Shared;
@@ -55,6 +58,9 @@ pub(crate) fn hash_all(shared: &Shared) -> Result<u32, ReadError> {
         for number in [lease.id, lease.ttl, lease.remaining_ttl] {
             hash = crc32c::crc32c_append(hash, &number.to_be_bytes());
         }
+    }
+    if let Some(auth) = StoredAuth::of(&shared.auth()) {
+        hash = crc32c::crc32c_append(hash, &auth.encode_to_vec());
     }
     Ok(hash)
 }

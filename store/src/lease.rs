@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// One lease, without any notion of now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,13 @@ impl LeaseTable {
     pub(crate) fn keys(&self, id: i64, max: usize) -> Vec<Bytes> {
         let lease = self.leases.get(&id);
         lease.map_or_else(Vec::new, |lease| lease.keys.iter().take(max).cloned().collect())
+    }
+
+    /// At most `max` keys of a lease, in order: the first ones, or those after `last`.
+    pub(crate) fn keys_after(&self, id: i64, last: Option<&Bytes>, max: usize) -> Vec<Bytes> {
+        let Some(lease) = self.leases.get(&id) else { return Vec::new() };
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        lease.keys.range::<Bytes, _>((from, Bound::Unbounded)).take(max).cloned().collect()
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = LeaseInfo> + '_ {

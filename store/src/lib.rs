@@ -1,18 +1,23 @@
 //! The MVCC engine: what etcd calls the key-value store, its leases and its watches.
 
+pub mod auth;
 mod backend;
 mod blocks;
 mod cache;
+mod check;
 pub mod command;
 mod disk;
 pub mod files;
 mod frame;
 mod hash;
+mod history;
+mod import;
 mod index;
 mod lease;
 mod load;
 mod maintain;
 mod manifest;
+pub mod measure;
 mod open;
 mod options;
 mod outcome;
@@ -30,6 +35,10 @@ mod view;
 pub mod watch;
 
 pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
+pub use cache::CacheFacts;
+pub use check::{Checked, check};
+pub use history::History;
+pub use import::{Import, ImportError, Imported};
 pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
 pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};

@@ -24,7 +24,7 @@ use crate::manifest::folder::{ManifestFolder, Unusable};
 use crate::state::{Restored, Restorer};
 use crate::{Fatal, Options, Reader, Records, State, WatchHub};
 
-mod format_file;
+pub(crate) mod format_file;
 
 /// Why a data directory was not opened.
 #[derive(Debug, thiserror::Error)]

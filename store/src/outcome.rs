@@ -7,6 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::auth::AuthRefusal;
+
 /// The encoding of one `mvccpb.KeyValue`, exactly as clients receive it.
 pub type RecordBytes = Bytes;
 
@@ -95,6 +97,9 @@ pub enum Rejected {
     /// An expiry that was decided in another term than its entry's.
     #[error("expiry decided in an earlier term")]
     ExpiryOutdated,
+    /// Who asks may not, or the rules cannot be changed so.
+    #[error(transparent)]
+    Auth(#[from] AuthRefusal),
 }
 
 /// Something this member cannot survive as a replica: unreadable or damaged files, or a broken

@@ -12,13 +12,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::{MemberAttributes, OperationKind, Range, Txn};
+use crate::auth::authorize::authorize;
+use crate::auth::{Access, AuthRefusal, AuthTable};
+use crate::cache::CacheFacts;
+use crate::command::{Credentials, MemberAttributes, OperationKind, Range, Txn};
+use crate::index::KeyRange;
 use crate::lease::{LeaseEvent, LeaseInfo};
+use crate::measure::Counts;
 use crate::state::shared::Shared;
 use crate::txn::Path;
 use crate::view::{View, read_record};
 use crate::{
-    Fatal, Position, RangeResult, RecordBytes, Rejected, Response, TxnPart, hash, range, txn,
+    Fatal, Frozen, History, Position, RangeResult, RecordBytes, Rejected, Response, TxnPart, hash,
+    range, txn,
 };
 
 pub use stream::RangeStream;
@@ -152,6 +158,11 @@ impl Reader {
         self.attempt(range.revision <= 0, |reader| RangeStream::open(reader.shared.clone(), range))
     }
 
+    /// The whole history as of `frozen`, a copy of the state that was taken a moment ago.
+    pub fn history(&self, frozen: &Frozen) -> Result<History, ReadError> {
+        History::open(self.shared.clone(), frozen)
+    }
+
     /// The hash at a revision; 0 for the published one. Reads every record of the history.
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
         hash::hash_kv(&self.shared, revision)
@@ -198,9 +209,61 @@ impl Reader {
         self.shared.removed().iter().copied().collect()
     }
 
+    /// Whether anybody must be asked who they are: one relaxed load.
+    pub fn auth_enabled(&self) -> bool {
+        self.shared.auth_enabled()
+    }
+
+    /// Rises with every change of who may do what.
+    pub fn auth_revision(&self) -> u64 {
+        self.shared.auth_revision()
+    }
+
+    /// Who may do what, as of the last command applied; not older than anything that can be read.
+    pub fn auth(&self) -> Arc<AuthTable> {
+        self.shared.auth()
+    }
+
+    /// Whether `who` may have `access`. Looks at every key of the leases concerned.
+    pub fn authorize(
+        &self,
+        who: Option<&Credentials>,
+        access: &Access<'_>,
+    ) -> Result<(), AuthRefusal> {
+        authorize(&self.shared.auth(), &*self.shared, who, access)
+    }
+
+    /// Whose token has this digest and was made by the entry at `index`. Using a token gives it its
+    /// whole lifetime again.
+    pub fn token_user(&self, digest: &[u8], index: u64) -> Option<Arc<str>> {
+        self.shared.tokens().user(digest, index)
+    }
+
+    /// How long a token lives that is not used.
+    pub fn set_token_lifetime(&self, milliseconds: u64) {
+        self.shared.tokens().set_lifetime(milliseconds);
+    }
+
     /// The semantics level in force.
     pub fn level(&self) -> u32 {
         self.shared.facts().level
+    }
+
+    /// What was counted since the store was opened.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// How many keys are alive.
+    pub fn keys(&self) -> i64 {
+        let mut budget = usize::MAX;
+        let (index, at) = (self.shared.index(), self.shared.visible());
+        index.count(&KeyRange::everything(), None, at, &mut budget).0
+    }
+
+    /// How the block cache fares.
+    pub fn cache(&self) -> CacheFacts {
+        self.shared.records.cache()
     }
 
     /// How much the store holds.
@@ -215,9 +278,10 @@ impl Reader {
     }
 
     /// Tells the store what time it is, in any monotonic milliseconds, so that registrations of
-    /// readers older than 60 s end. To be called every second or so.
+    /// readers older than 60 s end, and tokens that were not used. To be called every second or so.
     pub fn tick(&self, now_milliseconds: u64) {
         self.shared.registry.tick(now_milliseconds);
+        self.shared.tokens().tick(now_milliseconds);
     }
 
     /// A registered view. The refusal of a revision that cannot be read comes from reading it.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 
 use crate::blocks::{Block, BlockFile, FileId};
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, CacheFacts};
 use crate::{Fatal, Position, Record, RecordHeader, Revision};
 
 mod tail;
@@ -60,6 +60,11 @@ impl Records {
                 registry: Mutex::default(),
             }),
         }
+    }
+
+    /// How the block cache fares.
+    pub(crate) fn cache(&self) -> CacheFacts {
+        self.shared.cache.facts()
     }
 
     /// Adds the newest records, in order. Only the apply thread calls this.

@@ -7,16 +7,18 @@
 mod restore;
 pub(crate) mod shared;
 mod sweeper;
-mod tables;
+pub(crate) mod tables;
 mod write;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::AuthRefusal;
+use crate::auth::authorize::{access_of, authorize};
 use crate::command::{
-    Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseCheckpoint, LeaseGrant, LeaseRevoke,
-    MemberAttributes, OperationKind, Put, RaiseLevel, Txn,
+    AuthChange, Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseCheckpoint, LeaseGrant,
+    LeaseRevoke, MemberAttributes, OperationKind, Put, RaiseLevel, Txn,
 };
 use crate::range::no_refusal;
 use crate::txn::Path;
@@ -136,6 +138,9 @@ impl State {
             )));
         }
         assert!(context.position.index > self.position.index, "entries are applied once, in order");
+        if let Err(refusal) = self.authorize(command) {
+            return Ok(Outcome { revision: self.revision, result: Err(Rejected::Auth(refusal)) });
+        }
         let result = match &command.change {
             Some(Change::DeleteRange(delete)) => self.delete_range(context, delete, meanwhile),
             Some(change) => self.apply_change(context, change),
@@ -204,6 +209,15 @@ impl State {
         }
     }
 
+    /// Whether the user in whose name the command comes may do this, as things stand here.
+    fn authorize(&self, command: &Command) -> Result<(), AuthRefusal> {
+        if !self.shared.auth_enabled() {
+            return Ok(());
+        }
+        let Some(access) = access_of(command) else { return Ok(()) };
+        authorize(&self.shared.auth(), &*self.shared, command.credentials.as_ref(), &access)
+    }
+
     fn view(&self) -> View<'_> {
         View {
             shared: &self.shared,
@@ -225,6 +239,7 @@ impl State {
             Change::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(context, checkpoint)),
             Change::MemberAttributes(attributes) => Ok(self.member_attributes(attributes)),
             Change::RaiseLevel(raise) => Ok(self.raise_level(raise)?),
+            Change::Auth(change) => Ok(self.change_auth(context, change)?),
         }
     }
 
@@ -246,6 +261,9 @@ impl State {
         let view = self.view();
         let path = txn::choose(&view, txn)?;
         txn::check(&view, txn, &path)?;
+        if txn::branch(txn, &path).len() > 1 {
+            self.shared.counts.txns.add_alone(1);
+        }
         self.write(|write| execute_txn(write, context, txn, &path))
     }
 
@@ -280,6 +298,7 @@ impl State {
         if !self.shared.leases().grant(LeaseInfo { id, ttl, remaining_ttl: 0 }) {
             return Err(Rejected::LeaseExists);
         }
+        self.shared.counts.leases_granted.add_alone(1);
         Ok(Response::LeaseGrant { id, ttl })
     }
 
@@ -307,6 +326,8 @@ impl State {
             }
         })?;
         self.shared.leases().revoke(revoke.id);
+        self.shared.counts.leases_revoked.add_alone(1);
+        self.shared.counts.leases_expired.add_alone(u64::from(term != 0));
         Ok(Response::Done)
     }
 
@@ -329,6 +350,14 @@ impl State {
             self.shared.members().insert(attributes.member, attributes.clone());
         }
         Response::Done
+    }
+
+    /// In force at once, ahead of what is published: see [`Shared`].
+    fn change_auth(&self, context: &Context, change: &AuthChange) -> Result<Response, Rejected> {
+        if let Some(change) = &change.kind {
+            self.shared.change_auth(change, context.position.index).map_err(Rejected::Auth)?;
+        }
+        Ok(Response::Done)
     }
 
     fn raise_level(&mut self, raise: &RaiseLevel) -> Result<Response, Fatal> {
@@ -384,6 +413,7 @@ fn execute_txn(
                 execute_txn(write, context, txn, path)?
             }
             Some(OperationKind::Range(range)) if context.respond => {
+                write.count_range();
                 Response::Range(range::execute(&write.view(), range).map_err(no_refusal)?)
             }
             Some(OperationKind::Range(_)) => Response::Range(RangeResult::default()),

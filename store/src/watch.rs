@@ -54,6 +54,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
+use crate::auth::AuthRefusal;
 use crate::record::{RecordHeader, RecordKind};
 use crate::{Fatal, Revision};
 
@@ -213,6 +214,12 @@ pub enum RefusedReason {
     /// A negative start revision.
     #[error("the start revision is below zero")]
     StartCompacted,
+    /// Its owner may not hear of this; decided before the hub was asked.
+    #[error(transparent)]
+    Auth(#[from] AuthRefusal),
+    /// Its owner has shown a token that nobody knows; decided before the hub was asked.
+    #[error("the token is not valid")]
+    InvalidToken,
 }
 
 /// Whether a step found anything to do.

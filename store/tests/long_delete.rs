@@ -42,7 +42,7 @@ impl Pair {
         self.index += 1;
         let position = Position { term: 7, index: self.index };
         let context = Context { position, level: LEVEL_CURRENT, respond: true };
-        let command = Command { change: Some(change) };
+        let command = Command::from(change);
         let expected = self.naive.apply(7, &command);
         let (naive, reader) = (&self.naive, &self.opened.reader);
         let mut meanwhile = || meanwhile(reader, naive);
@@ -205,7 +205,7 @@ fn a_delete_that_something_follows_in_its_entry_shows_nothing_early() {
         level: LEVEL_CURRENT,
         respond: true,
     };
-    let command = Command { change: Some(delete(0, Bytes::from_static(b"\0"))) };
+    let command = Command::from(delete(0, Bytes::from_static(b"\0")));
     let outcome = pair.opened.state.apply(&context, &command).unwrap();
     assert_eq!(outcome.revision, before + 1);
     let reader = &pair.opened.reader;

@@ -272,7 +272,7 @@ fn run(steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Apply(change) => {
-                let command = Command { change: Some(change) };
+                let command = Command::from(change);
                 let expected = naive.apply(7, &command);
                 let outcome = store.apply(&command, true);
                 assert_eq!(outcome.result, expected, "{command:?}");

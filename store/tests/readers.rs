@@ -33,7 +33,7 @@ fn store() -> Opened {
 fn apply(opened: &mut Opened, index: u64, change: Change) {
     let position = Position { term: 1, index };
     let context = Context { position, level: LEVEL_CURRENT, respond: false };
-    let command = Command { change: Some(change) };
+    let command = Command::from(change);
     opened.state.apply(&context, &command).unwrap().result.unwrap();
     opened.state.finish_entry(position);
     opened.state.publish().unwrap();

@@ -68,7 +68,7 @@ fn command(seed: u64, index: u64) -> Command {
         // Some are in the future or compacted already, and are rejected alike everywhere.
         _ => Change::Compact(Compact { revision: (index / 2 + numbers.below(50)) as i64 }),
     };
-    Command { change: Some(change) }
+    Command::from(change)
 }
 
 fn put(numbers: &mut Numbers, index: u64) -> Put {

@@ -14,6 +14,12 @@
 //! read txn ...                             the same, by a reader
 //! compact N | grant ID TTL | revoke ID [term=N] | checkpoint ID N [term=N] | leases | keys ID
 //! hash [N] | sweep | restart
+//! auth on|off | auth user add NAME [nopassword] | auth user delete NAME | auth user password NAME HASH
+//! auth user grant|revoke NAME ROLE | auth role add|delete NAME
+//! auth role grant NAME r|w|rw|N KEY [END] | auth role revoke NAME KEY [END] | auth
+//! auth token NAME SECRET [rev=N]           rev is the auth revision, of now unless it is given
+//! whose SECRET INDEX
+//! as NAME[@N] COMMAND                      in whose name, authenticated at auth revision N
 //! ```
 
 use std::fmt::Write;
@@ -87,7 +93,26 @@ impl Player {
                 let reader = &self.opened.reader;
                 format!("rev={} compacted={}\n", reader.revision(), reader.compacted())
             }
-            _ => self.apply(words.change()),
+            "whose" => {
+                let found =
+                    self.opened.reader.token_user(words.0[1].as_bytes(), number(words.0[2]) as u64);
+                format!("{found:?}\n")
+            }
+            "auth" if words.0.len() == 1 => show_auth(&self.opened.reader.auth()),
+            "as" => {
+                words.next();
+                let revision = self.opened.reader.auth_revision();
+                let (user, at) = words.peek().split_once('@').unwrap_or((words.peek(), ""));
+                let auth_revision = if at.is_empty() { revision } else { number(at) as u64 };
+                words.next();
+                let credentials = Some(Credentials { user: user.to_owned(), auth_revision });
+                let change = Some(words.change(revision));
+                self.apply(Command { change, credentials })
+            }
+            _ => {
+                let change = words.change(self.opened.reader.auth_revision());
+                self.apply(Command::from(change))
+            }
         }
     }
 
@@ -98,11 +123,10 @@ impl Player {
         }
     }
 
-    fn apply(&mut self, change: Change) -> String {
+    fn apply(&mut self, command: Command) -> String {
         self.index += 1;
         let position = Position { term: TERM, index: self.index };
         let context = Context { position, level: LEVEL_CURRENT, respond: true };
-        let command = Command { change: Some(change) };
         let outcome = self.opened.state.apply(&context, &command).unwrap();
         self.opened.state.finish_entry(position);
         self.opened.state.publish().unwrap();
@@ -131,8 +155,9 @@ impl<'a> Words<'a> {
         matches!(self.peek(), "" | ";" | ":" | "]")
     }
 
-    fn change(&mut self) -> Change {
+    fn change(&mut self, auth_revision: u64) -> Change {
         match self.next() {
+            "auth" => Change::Auth(AuthChange { kind: Some(self.auth(auth_revision)) }),
             "put" => Change::Put(self.put()),
             "del" => Change::DeleteRange(self.delete()),
             "txn" => Change::Txn(self.txn()),
@@ -155,6 +180,75 @@ impl<'a> Words<'a> {
             }
             other => panic!("no command {other:?}"),
         }
+    }
+
+    fn auth(&mut self, auth_revision: u64) -> AuthChangeKind {
+        use AuthChangeKind::*;
+        match (self.next(), self.next()) {
+            ("on", _) => Enable(true),
+            ("off", _) => Enable(false),
+            ("user", "add") => {
+                let (name, no_password) = (self.name(), self.next() == "nopassword");
+                UserAdd(holdfast_store::command::UserAdd {
+                    name,
+                    no_password,
+                    ..Default::default()
+                })
+            }
+            ("user", "delete") => UserDelete(self.name()),
+            ("user", "password") => {
+                let (name, password_hash) = (self.name(), bytes(self.next()));
+                UserChangePassword(holdfast_store::command::UserChangePassword {
+                    name,
+                    password_hash,
+                })
+            }
+            ("user", "grant") => UserGrantRole(UserRole { user: self.name(), role: self.name() }),
+            ("user", "revoke") => UserRevokeRole(UserRole { user: self.name(), role: self.name() }),
+            ("role", "add") => RoleAdd(self.name()),
+            ("role", "delete") => RoleDelete(self.name()),
+            ("role", "grant") => {
+                let role = self.name();
+                let permission = (!self.is_over()).then(|| self.permission());
+                RoleGrantPermission(holdfast_store::command::RoleGrantPermission {
+                    role,
+                    permission,
+                })
+            }
+            ("role", "revoke") => {
+                let (role, key, range_end) = (self.name(), bytes(self.next()), bytes(self.next()));
+                RoleRevokePermission(holdfast_store::command::RoleRevokePermission {
+                    role,
+                    key,
+                    range_end,
+                })
+            }
+            ("token", user) => {
+                let digest = bytes(self.next());
+                let given = self.next().strip_prefix("rev=").map(|n| number(n) as u64);
+                let auth_revision = given.unwrap_or(auth_revision);
+                AssignToken(holdfast_store::command::AssignToken {
+                    user: user.into(),
+                    digest,
+                    auth_revision,
+                })
+            }
+            other => panic!("no command {other:?}"),
+        }
+    }
+
+    fn permission(&mut self) -> Permission {
+        let kind = match self.next() {
+            "r" => 0,
+            "w" => 1,
+            "rw" => 2,
+            other => number(other) as i32,
+        };
+        Permission { kind, key: bytes(self.next()), range_end: bytes(self.next()) }
+    }
+
+    fn name(&mut self) -> String {
+        self.next().trim_matches('"').to_owned()
     }
 
     fn put(&mut self) -> Put {
@@ -275,6 +369,23 @@ fn bytes(word: &str) -> Bytes {
 
 fn number(word: &str) -> i64 {
     word.parse().unwrap_or_else(|_| panic!("{word:?} is not a number"))
+}
+
+fn show_auth(table: &holdfast_store::auth::AuthTable) -> String {
+    let state = if table.is_enabled() { "on" } else { "off" };
+    let mut out = format!("auth is {state}, revision {}\n", table.revision());
+    for name in table.users() {
+        let user = table.user(name).unwrap();
+        let password = if user.has_no_password() { " (no password)" } else { "" };
+        writeln!(out, "  user {name}{password}: {:?}", user.roles()).unwrap();
+    }
+    for name in table.roles() {
+        writeln!(out, "  role {name}").unwrap();
+        for held in table.permissions(name).unwrap() {
+            writeln!(out, "    {} {:?} {:?}", held.kind, held.key, held.range_end).unwrap();
+        }
+    }
+    out
 }
 
 fn show_record(record: &Bytes) -> String {

@@ -28,7 +28,7 @@ fn small() -> Opened {
 fn apply(opened: &mut Opened, index: u64, change: Change) {
     let position = Position { term: 1, index };
     let context = Context { position, level: 1, respond: false };
-    let command = Command { change: Some(change) };
+    let command = Command::from(change);
     opened.state.apply(&context, &command).expect("memory does not fail").result.expect("taken");
     opened.state.finish_entry(position);
     opened.state.publish().expect("memory does not fail");

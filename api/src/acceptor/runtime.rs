@@ -10,12 +10,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::authority::MendedAuthority;
 use super::{Accepted, Http2, Purpose, stopped};
+use crate::access::Encrypted;
+use crate::net::Stream;
+use crate::rejection::{self, Endpoint};
 use crate::rpc::Body;
 use crate::services::{Services, Shared};
 use crate::{http as endpoints, router};
@@ -112,10 +114,26 @@ async fn connection(
     builder: Arc<Connections>,
     stop: watch::Receiver<bool>,
 ) {
-    let Ok(stream) = TcpStream::from_std(accepted.socket) else { return };
-    let purpose = accepted.purpose;
-    let service = service_fn(move |request| {
+    let Accepted { connection, purpose, identity } = accepted;
+    let Ok(stream) = connection.resume() else { return };
+    let is_plain = matches!(stream, Stream::Plain(_));
+    if let Stream::Plain(plain) = &stream {
+        let is_tls = tokio::select! {
+            is_tls = rejection::speaks_tls(Endpoint::Client, plain) => is_tls,
+            () = stopped(stop.clone()) => return,
+        };
+        if is_tls {
+            return;
+        }
+    }
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let services = services.clone();
+        if !is_plain {
+            request.extensions_mut().insert(Encrypted);
+        }
+        if let Some(identity) = &identity {
+            request.extensions_mut().insert(identity.clone());
+        }
         async move { Ok::<_, Infallible>(answer(services, purpose, request).await) }
     });
     let connection = builder.serve_connection(TokioIo::new(MendedAuthority::new(stream)), service);

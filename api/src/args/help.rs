@@ -13,6 +13,16 @@ pub const USAGE: &str = "Usage:
   holdfast dev [--members 3] [--data-dir DIR] [--base-port PORT]
     Run a local cluster of processes until Ctrl-C; the same folder continues it.
 
+  holdfast util snapshot status FILE [-w simple|json|table]
+  holdfast util snapshot restore FILE [--data-dir DIR] [--name NAME] [--initial-cluster ...]
+    Look at a snapshot of this server or of etcd; make a new member's data directory of it.
+
+  holdfast util migrate --from ETCD-DATA-DIR --data-dir DIR [--name NAME] ...
+    Make a data directory of that of a stopped etcd.
+
+  holdfast util check DIR
+    Verify the data directory of a member that is not running; changes nothing.
+
   holdfast --version
     Show the versions.
 
@@ -40,6 +50,13 @@ pub fn development() -> String {
         "Usage:\n\n  holdfast dev [flags]\n    Run a local cluster of processes until Ctrl-C.\n\nFlags:\n",
     );
     DEVELOPMENT.iter().for_each(|flag| describe(flag, &mut text));
+    text
+}
+
+/// The help of `holdfast util`.
+pub fn util() -> String {
+    let mut text = format!("{USAGE}\nFlags of util:\n");
+    super::util::FLAGS.iter().for_each(|flag| describe(flag, &mut text));
     text
 }
 

@@ -36,6 +36,8 @@ pub enum Kind {
     Duration,
     /// Anything.
     Text,
+    /// A whole number or a duration.
+    Retention,
     /// URLs, comma-separated, at least one.
     Urls,
     /// URLs, comma-separated, or nothing.
@@ -72,21 +74,18 @@ pub fn find(flags: &'static [Flag], name: &str) -> Option<&'static Flag> {
 
 use Effect::{Alias, None, Refused, Removed, Works};
 use Kind::{
-    Bool, Cluster, Duration, Gates, Ignored, Int, OneOf, OptionalUrls, Text, Uint, Uint32, Urls,
+    Bool, Cluster, Duration, Gates, Ignored, Int, OneOf, OptionalUrls, Retention, Text, Uint,
+    Uint32, Urls,
 };
 
 const NOT_BUILT: &str = "it is not built yet";
 const NO_NEED: &str = "there is nothing to set in this server";
 const ONE_FOLDER: &str = "the log lies in the data directory, and cannot lie elsewhere yet";
 const ALWAYS_REUSED: &str = "listeners always set SO_REUSEADDR";
-const NO_GATEWAY: &str = "the JSON gateway is not built yet";
 const NO_DISCOVERY: &str = "discovery is not built yet, give --initial-cluster";
-const NO_AUTO_COMPACTION: &str =
-    "compacting by itself is not built yet, history grows until a client compacts it";
 const NO_V2: &str = "the v2 API does not exist in this server";
 const NO_PROXY: &str = "the v2 proxy does not exist in this server";
-const TLS: &str = "TLS is not built yet, connections are plain text";
-const AUTH: &str = "users and roles are not built yet";
+const NO_SELF: &str = "this member does not connect to itself";
 
 const fn row(
     group: &'static str,
@@ -136,7 +135,7 @@ pub const SERVER: &[Flag] = &[
     row("Member", "grpc-keepalive-timeout", Duration, "20s", Works, "Wait for the answer to a ping; 0 turns pings off."),
     row("Member", "socket-reuse-port", Bool, "false", None(NOT_BUILT), "Listen with SO_REUSEPORT."),
     row("Member", "socket-reuse-address", Bool, "false", None(ALWAYS_REUSED), "Listen with SO_REUSEADDR."),
-    row("Member", "enable-grpc-gateway", Bool, "true", None(NO_GATEWAY), "Serve the JSON gateway."),
+    row("Member", "enable-grpc-gateway", Bool, "true", Works, "Serve the JSON gateway."),
     row("Member", "raft-read-timeout", Duration, "5s", None(NO_NEED), "Read timeout between members."),
     row("Member", "raft-write-timeout", Duration, "5s", None(NO_NEED), "Write timeout between members."),
     row("Member", "feature-gates", Gates, "", None(NOT_BUILT), "Feature gates, name=true|false."),
@@ -166,52 +165,52 @@ pub const SERVER: &[Flag] = &[
     row("Clustering", "discovery-srv-name", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
     row("Clustering", "strict-reconfig-check", Bool, "true", Works, "Refuse changes of membership that would lose the quorum."),
     row("Clustering", "pre-vote", Bool, "true", Works, "Ask for votes before raising the term."),
-    row("Clustering", "auto-compaction-retention", Text, "0", None(NO_AUTO_COMPACTION), "History to keep when compacting by itself."),
-    row("Clustering", "auto-compaction-mode", OneOf(&["periodic", "revision"]), "periodic", None(NO_AUTO_COMPACTION), "Unit of that history."),
+    row("Clustering", "auto-compaction-retention", Retention, "0", Works, "History to keep when compacting by itself: hours, a duration, or revisions; 0 compacts nothing."),
+    row("Clustering", "auto-compaction-mode", OneOf(&["periodic", "revision"]), "periodic", Works, "Unit of that history."),
     row("Clustering", "v2-deprecation", Text, "write-only", None(NO_V2), "Phase of the v2 store."),
 
-    row("Security", "cert-file", Text, "", Refused(TLS), "Certificate for clients."),
-    row("Security", "key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "client-cert-auth", Bool, "false", Refused(TLS), "Ask clients for a certificate."),
-    row("Security", "client-cert-file", Text, "", Refused(TLS), "Certificate of this member as a client."),
-    row("Security", "client-key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "client-crl-file", Text, "", Refused(TLS), "Revoked client certificates."),
-    row("Security", "client-cert-allowed-hostname", Text, "", Refused(TLS), "Names permitted in client certificates."),
-    row("Security", "trusted-ca-file", Text, "", Refused(TLS), "Authorities for client certificates."),
-    row("Security", "auto-tls", Bool, "false", Refused(TLS), "Make a certificate for clients."),
-    row("Security", "peer-cert-file", Text, "", Refused(TLS), "Certificate for other members."),
-    row("Security", "peer-key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "peer-client-cert-auth", Bool, "false", Refused(TLS), "Ask other members for a certificate."),
-    row("Security", "peer-client-cert-file", Text, "", Refused(TLS), "Certificate of this member towards others."),
-    row("Security", "peer-client-key-file", Text, "", Refused(TLS), "Key of that certificate."),
-    row("Security", "peer-trusted-ca-file", Text, "", Refused(TLS), "Authorities for other members' certificates."),
-    row("Security", "peer-cert-allowed-cn", Text, "", Refused(TLS), "Names permitted in other members' certificates."),
-    row("Security", "peer-cert-allowed-hostname", Text, "", Refused(TLS), "Host names permitted in other members' certificates."),
-    row("Security", "peer-auto-tls", Bool, "false", Refused(TLS), "Make a certificate for other members."),
-    row("Security", "peer-crl-file", Text, "", Refused(TLS), "Revoked member certificates."),
-    row("Security", "cipher-suites", Text, "", Refused(TLS), "Permitted cipher suites."),
-    row("Security", "tls-max-version", Text, "", Refused(TLS), "Newest TLS version."),
-    row("Security", "tls-min-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "TLS1.2", Refused(TLS), "Oldest TLS version."),
-    row("Security", "self-signed-cert-validity", Uint, "1", None(TLS), "Years a self-made certificate is valid."),
-    row("Security", "peer-skip-client-san-verification", Bool, "false", None(TLS), "Do not check the names in other members' certificates."),
-    row("Security", "cors", Text, "*", None(NOT_BUILT), "Origins permitted for browsers."),
-    row("Security", "host-whitelist", Text, "*", Refused(NOT_BUILT), "Host names permitted in HTTP requests."),
+    row("Security", "cert-file", Text, "", Works, "Certificate for clients."),
+    row("Security", "key-file", Text, "", Works, "Key of that certificate."),
+    row("Security", "client-cert-auth", Bool, "false", Works, "Ask clients for a certificate."),
+    row("Security", "client-cert-file", Text, "", None(NO_SELF), "Certificate of this member as a client."),
+    row("Security", "client-key-file", Text, "", None(NO_SELF), "Key of that certificate."),
+    row("Security", "client-crl-file", Text, "", Works, "Revoked client certificates."),
+    row("Security", "client-cert-allowed-hostname", Text, "", Works, "Names permitted in client certificates."),
+    row("Security", "trusted-ca-file", Text, "", Works, "Authorities for client certificates."),
+    row("Security", "auto-tls", Bool, "false", Works, "Make a certificate for clients."),
+    row("Security", "peer-cert-file", Text, "", Works, "Certificate for other members."),
+    row("Security", "peer-key-file", Text, "", Works, "Key of that certificate."),
+    row("Security", "peer-client-cert-auth", Bool, "false", Works, "Ask other members for a certificate."),
+    row("Security", "peer-client-cert-file", Text, "", Works, "Certificate of this member towards others."),
+    row("Security", "peer-client-key-file", Text, "", Works, "Key of that certificate."),
+    row("Security", "peer-trusted-ca-file", Text, "", Works, "Authorities for other members' certificates."),
+    row("Security", "peer-cert-allowed-cn", Text, "", Works, "Names permitted in other members' certificates."),
+    row("Security", "peer-cert-allowed-hostname", Text, "", Works, "Host names permitted in other members' certificates."),
+    row("Security", "peer-auto-tls", Bool, "false", Works, "Make a certificate for other members."),
+    row("Security", "peer-crl-file", Text, "", Works, "Revoked member certificates."),
+    row("Security", "cipher-suites", Text, "", Works, "Permitted cipher suites."),
+    row("Security", "tls-max-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "", Works, "Newest TLS version."),
+    row("Security", "tls-min-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "TLS1.2", Works, "Oldest TLS version."),
+    row("Security", "self-signed-cert-validity", Uint, "1", Works, "Years a self-made certificate is valid."),
+    row("Security", "peer-skip-client-san-verification", Bool, "false", Works, "Do not check the names in other members' certificates."),
+    row("Security", "cors", Text, "*", Works, "Origins permitted for browsers."),
+    row("Security", "host-whitelist", Text, "*", Works, "Host names permitted in HTTP requests without TLS."),
 
-    row("Auth", "auth-token", Text, "simple", Refused(AUTH), "Kind of token."),
-    row("Auth", "bcrypt-cost", Uint, "10", None(AUTH), "Strength of password hashes."),
-    row("Auth", "auth-token-ttl", Uint, "300", None(AUTH), "Seconds a token is valid."),
+    row("Auth", "auth-token", Text, "simple", Works, "Kind of token: simple, or jwt,sign-method=M,pub-key=F,priv-key=F,ttl=D; empty for none."),
+    row("Auth", "bcrypt-cost", Uint, "10", Works, "Strength of password hashes."),
+    row("Auth", "auth-token-ttl", Uint, "300", Works, "Seconds a simple token is valid that is not used."),
 
     row("Monitoring and logging", "enable-pprof", Bool, "false", None(NOT_BUILT), "Serve profiles."),
-    row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", None(NOT_BUILT), "Detail of the metrics."),
-    row("Monitoring and logging", "listen-metrics-urls", OptionalUrls, "", Works, "URLs to serve health checks on, beside the client URLs."),
+    row("Monitoring and logging", "metrics", OneOf(&["basic", "extensive"]), "basic", Works, "Detail of the metrics: extensive ones time every call."),
+    row("Monitoring and logging", "listen-metrics-urls", OptionalUrls, "", Works, "URLs to serve metrics and health checks on, beside the client URLs."),
     row("Monitoring and logging", "logger", OneOf(&["zap"]), "zap", Works, "Kind of log; only zap."),
     row("Monitoring and logging", "log-outputs", Text, "default", Works, "stderr, stdout, default (stderr) or files, comma-separated."),
     row("Monitoring and logging", "log-level", OneOf(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]), "info", Works, "Least level to log."),
     row("Monitoring and logging", "log-format", OneOf(&["json", "console"]), "json", Works, "Form of a log line."),
     row("Monitoring and logging", "enable-log-rotation", Bool, "false", None(NOT_BUILT), "Rotate the log file."),
     row("Monitoring and logging", "log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", None(NOT_BUILT), "How to rotate."),
-    row("Monitoring and logging", "warning-apply-duration", Duration, "100ms", None(NOT_BUILT), "Warn about an apply that takes longer."),
-    row("Monitoring and logging", "warning-unary-request-duration", Duration, "300ms", None(NOT_BUILT), "Warn about a request that takes longer."),
+    row("Monitoring and logging", "warning-apply-duration", Duration, "100ms", Works, "Warn about an apply that takes longer."),
+    row("Monitoring and logging", "warning-unary-request-duration", Duration, "300ms", Works, "Warn about a request that takes longer."),
     row("Monitoring and logging", "enable-distributed-tracing", Bool, "false", None(NOT_BUILT), "Send traces."),
     row("Monitoring and logging", "distributed-tracing-address", Text, "localhost:4317", None(NOT_BUILT), "Where to send traces."),
     row("Monitoring and logging", "distributed-tracing-service-name", Text, "etcd", None(NOT_BUILT), "Service named in traces."),
@@ -227,13 +226,16 @@ pub const SERVER: &[Flag] = &[
     row("Maintenance", "bootstrap-defrag-threshold-megabytes", Uint, "0", None(NO_NEED), "Defragment at start above this."),
     row("Maintenance", "max-learners", Int, "1", Works, "Learners permitted at a time."),
 
-    row("Unsafe", "force-new-cluster", Bool, "false", Refused(NOT_BUILT), "Make this member a cluster of its own."),
+    row("Unsafe", "force-new-cluster", Bool, "false", Works, "Make this member, with its data, a cluster of its own; the others are removed."),
     row("Unsafe", "unsafe-no-fsync", Bool, "false", Works, "Never wait for the disk: a power cut loses data."),
 
     row("Other", "version", Bool, "false", Works, "Print the versions and exit."),
     row("Other", "config-file", Text, "", Refused(NOT_BUILT), "Read all settings from a file."),
 
     row("Older names", "experimental-bootstrap-defrag-threshold-megabytes", Uint, "0", Alias("bootstrap-defrag-threshold-megabytes"), ""),
+    row("Older names", "experimental-backend-bbolt-freelist-type", OneOf(&["map", "array"]), "map", Alias("backend-bbolt-freelist-type"), ""),
+    row("Older names", "experimental-wait-cluster-ready-timeout", Duration, "5s", None(NO_NEED), ""),
+    row("Older names", "wait-cluster-ready-timeout", Duration, "5s", None(NO_NEED), ""),
     row("Older names", "experimental-compact-hash-check-time", Duration, "1m0s", Alias("compact-hash-check-time"), ""),
     row("Older names", "experimental-compaction-batch-limit", Int, "1000", Alias("compaction-batch-limit"), ""),
     row("Older names", "experimental-compaction-sleep-interval", Duration, "10ms", Alias("compaction-sleep-interval"), ""),

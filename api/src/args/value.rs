@@ -31,6 +31,8 @@ pub(super) fn normal_form(kind: Kind, text: &str) -> Result<String, String> {
         Kind::Uint => drop(parse_uint(text, u64::MAX)?),
         Kind::Uint32 => drop(parse_uint(text, u32::MAX.into())?),
         Kind::Duration => drop(parse_duration(text)?),
+        Kind::Retention if text.parse::<u32>().is_ok() => {}
+        Kind::Retention => drop(parse_duration(text)?),
         Kind::Text | Kind::Ignored => {}
         Kind::Urls => drop(Urls::parse(text)?),
         Kind::OptionalUrls if text.is_empty() => {}

@@ -17,8 +17,9 @@ fn the_defaults_are_etcds() {
     assert_eq!(config.name, "default");
     assert!(config.data_directory.is_absolute());
     assert!(config.data_directory.ends_with("default.etcd"));
-    assert_eq!(config.listen_client, ["127.0.0.1:2379".parse().unwrap()]);
-    assert_eq!(config.listen_peer, ["127.0.0.1:2380".parse().unwrap()]);
+    assert_eq!(config.listen_client, [ListenUrl::parse("http://localhost:2379").unwrap()]);
+    assert_eq!(config.listen_peer, [ListenUrl::parse("http://localhost:2380").unwrap()]);
+    assert!(config.client_tls.is_empty() && config.peer_tls.is_empty());
     assert!(config.listen_metrics.is_empty());
     assert_eq!(config.advertise_client_urls, ["http://localhost:2379"]);
     assert_eq!(config.initial_cluster, Cluster::parse("default=http://localhost:2380").unwrap());
@@ -39,6 +40,26 @@ fn the_defaults_are_etcds() {
     assert_eq!(config.watch_progress_interval, Duration::from_secs(600));
     assert!(!config.unsafe_no_fsync);
     assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn retention_is_hours_or_a_duration_or_revisions() {
+    let hour = Duration::from_secs(3600);
+    let rows: &[(&[&str], Option<Retention>)] = &[
+        (&[], None),
+        (&["--auto-compaction-retention=0"], None),
+        (&["--auto-compaction-retention=1"], Some(Retention::Period(hour))),
+        (&["--auto-compaction-retention=30m"], Some(Retention::Period(hour / 2))),
+        (&["--auto-compaction-mode=revision"], None),
+        (
+            &["--auto-compaction-mode=revision", "--auto-compaction-retention=1000"],
+            Some(Retention::Revisions(1000)),
+        ),
+    ];
+    for (flags, expected) in rows {
+        let (config, _) = resolve(flags).expect("valid");
+        assert_eq!(config.auto_compaction, *expected, "{flags:?}");
+    }
 }
 
 #[test]
@@ -80,8 +101,23 @@ fn settings_that_do_not_fit_are_refused_in_etcds_words() {
         ),
         (
             &["--listen-peer-urls=https://127.0.0.1:1"],
-            "--listen-peer-urls: https://127.0.0.1:1 is not plain http, and TLS is not built yet",
+            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
         ),
+        (
+            &["--listen-metrics-urls=https://127.0.0.1:1"],
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url \
+             https://127.0.0.1:1 with HTTPS scheme",
+        ),
+        (&["--cert-file=/c"], "KeyFile and CertFile must both be present[key: , cert: /c]"),
+        (
+            &["--peer-cert-allowed-cn=a,b", "--peer-cert-allowed-hostname=h"],
+            "AllowedCN and AllowedHostname are mutually exclusive (cn=\"a,b\", hostname=\"h\")",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (&["--cipher-suites=X"], "unexpected TLS cipher suite \"X\""),
         (
             &["--watch-progress-notify-interval=10ms"],
             "--watch-progress-notify-interval[10ms] is too short, and should be at least 100ms",
@@ -112,4 +148,34 @@ fn the_quota_has_a_default_and_an_off_switch() {
     assert_eq!(quota(-1), None);
     let (_, warnings) = resolve(&["--quota-backend-bytes=8589934593"]).expect("valid");
     assert_eq!(warnings.len(), 1);
+}
+
+#[test]
+fn members_are_not_let_in_by_public_authorities() {
+    let url = "--listen-peer-urls=https://127.0.0.1:2380";
+    let pair = ["--peer-cert-file=c", "--peer-key-file=k"];
+    let given = |more: &[&'static str]| resolve(&[&[url], more].concat());
+    let asks = "--peer-client-cert-auth";
+    for refused in [
+        &[pair[0], pair[1], asks][..],
+        &["--peer-auto-tls", "--peer-trusted-ca-file=a"],
+        &["--peer-auto-tls", asks],
+    ] {
+        let reason = given(refused).expect_err("refused").to_string();
+        assert!(reason.contains("--peer-trusted-ca-file"), "{reason}");
+    }
+    for taken in [
+        &[pair[0], pair[1], asks, "--peer-trusted-ca-file=a"][..],
+        &[pair[0], pair[1], asks, "--peer-cert-allowed-cn=m"],
+        &["--peer-auto-tls"],
+    ] {
+        given(taken).expect("taken");
+    }
+    let clients =
+        ["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"];
+    let clients = [&clients[..], &["--cert-file=c", "--key-file=k", "--client-cert-auth"]].concat();
+    let warned = |warnings: &[String]| warnings.iter().any(|text| text.contains("authorities"));
+    assert!(warned(&resolve(&clients).expect("taken").1));
+    let trusting = [&clients[..], &["--trusted-ca-file=a"]].concat();
+    assert!(!warned(&resolve(&trusting).expect("taken").1));
 }

@@ -1,10 +1,11 @@
 //! Lists of URLs and the map of initial members, with etcd's checks and texts.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr as _;
 
 use http::Uri;
+
+use crate::net::ListenUrl;
 
 /// At least one URL, sorted: a scheme, a host and a port each, no path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +35,9 @@ impl Urls {
         self.0
     }
 
-    /// The first URL whose scheme is not plain `http`.
-    pub fn not_http(&self) -> Option<&str> {
-        self.0.iter().map(String::as_str).find(|url| !url.starts_with("http://"))
-    }
-
-    /// The addresses to bind. A host must be an IP address or `localhost`, as in etcd.
-    pub fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
-        self.0.iter().map(|url| address(url)).collect()
+    /// Where to listen. A host must be an IP address or `localhost`, as in etcd.
+    pub fn listen(&self) -> Result<Vec<ListenUrl>, String> {
+        self.0.iter().map(|url| ListenUrl::parse(url)).collect()
     }
 }
 
@@ -81,9 +77,16 @@ impl Cluster {
 }
 
 fn check(url: &str) -> Result<String, String> {
+    // The rest is the name of a file.
+    if let Some(path) = url.strip_prefix("unix://").or_else(|| url.strip_prefix("unixs://")) {
+        return match path {
+            "" => Err(format!("URL must name a socket: {url}")),
+            _ => Ok(url.to_owned()),
+        };
+    }
     let uri = Uri::from_str(url).map_err(|error| format!("parse {url:?}: {error}"))?;
     match uri.scheme_str() {
-        Some("http" | "https" | "unix" | "unixs") => {}
+        Some("http" | "https") => {}
         None if url.contains(':') => {
             return Err(format!("parse {url:?}: first path segment in URL cannot contain colon"));
         }
@@ -98,20 +101,10 @@ fn check(url: &str) -> Result<String, String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-fn address(url: &str) -> Result<SocketAddr, String> {
-    let uri = Uri::from_str(url).expect("checked when it was read");
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let port = uri.port_u16().expect("checked when it was read");
-    let address = match host {
-        "localhost" => IpAddr::from([127, 0, 0, 1]),
-        _ => host.parse().map_err(|_| format!("expected IP in URL for binding ({url})"))?,
-    };
-    Ok(SocketAddr::new(address, port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Place;
 
     #[test]
     fn lists_are_sorted_and_checked() {
@@ -125,7 +118,9 @@ mod tests {
         ] {
             assert_eq!(Urls::parse(text), Err(expected.to_owned()));
         }
-        for text in ["", "127.0.0.1:2379", "http://", "http://h:99999", "http://h:1,"] {
+        let unix = Urls::parse("unixs:///run/x.sock,unix://localhost:m1").expect("valid");
+        assert_eq!(unix.as_slice(), ["unix://localhost:m1", "unixs:///run/x.sock"]);
+        for text in ["", "127.0.0.1:2379", "unix://", "http://", "http://h:99999", "http://h:1,"] {
             assert!(Urls::parse(text).is_err(), "{text}");
         }
     }
@@ -133,9 +128,11 @@ mod tests {
     #[test]
     fn only_addresses_and_localhost_can_be_bound() {
         let urls = Urls::parse("http://localhost:7,http://[::1]:8").expect("valid");
-        let addresses = urls.addresses().expect("addresses");
-        assert_eq!(addresses, ["[::1]:8".parse().unwrap(), "127.0.0.1:7".parse().unwrap()]);
-        let error = Urls::parse("http://foo:3379").expect("valid").addresses();
+        let found = urls.listen().expect("addresses");
+        let places = found.into_iter().map(|url| url.place).collect::<Vec<_>>();
+        let tcp = |text: &str| Place::Tcp(text.parse().unwrap());
+        assert_eq!(places, [tcp("[::1]:8"), tcp("127.0.0.1:7")]);
+        let error = Urls::parse("http://foo:3379").expect("valid").listen();
         assert_eq!(error, Err("expected IP in URL for binding (http://foo:3379)".to_owned()));
     }
 

@@ -8,9 +8,12 @@ use std::task::{Context, Poll, ready};
 
 use holdfast_proto::EncodedKeyValue;
 use holdfast_proto::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse};
+use holdfast_store::auth::Access;
+use holdfast_store::command::Range;
 use holdfast_store::{Effort, RecordBytes};
 
 use super::large::Chunks;
+use crate::auth::Caller;
 use crate::rpc::{self, Outgoing, Step};
 use crate::services::Services;
 use crate::status::Error;
@@ -22,12 +25,24 @@ const FIRST_KEYS: usize = 10;
 const KEYS_MAX: usize = 1 << 16;
 
 /// Starts to answer a range page by page.
-pub async fn range_stream(services: Arc<Services>, request: RangeRequest) -> Result<Pages, Error> {
+pub async fn range_stream(
+    services: Arc<Services>,
+    caller: &Caller,
+    request: RangeRequest,
+) -> Result<Pages, Error> {
     admit::range_stream(&request)?;
     if !request.serializable {
         services.port.key_barrier().await?;
     }
     let range = convert::range(request);
+    let pass = services.may(caller, &Access::Range(&range)).await?;
+    let pages = open(services.clone(), range).await?;
+    services.still(pass)?;
+    Ok(pages)
+}
+
+/// What the pages will hold is settled when this returns.
+async fn open(services: Arc<Services>, range: Range) -> Result<Pages, Error> {
     let reader = services.reader.clone();
     if range.count_only {
         let read = services.shared.pool.run(move || reader.range(&range, Effort::Blocking)).await?;

@@ -2,12 +2,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_proto::etcdserverpb::{RangeRequest, ResponseHeader};
+use holdfast_store::auth::Access;
 use holdfast_store::command::{Range, SortOrder, SortTarget};
 use holdfast_store::{Effort, RangeResult, RangeStream, ReadError, Reader, RecordBytes};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::large::Large;
+use crate::auth::Caller;
 use crate::rpc;
 use crate::services::Services;
 use crate::status::Error;
@@ -26,16 +28,25 @@ pub enum Answer {
     Large(Box<Large>),
 }
 
-/// Reads a range.
+/// Reads a range, if the caller may.
 pub async fn range(
     services: &std::sync::Arc<Services>,
+    caller: &Caller,
     request: RangeRequest,
 ) -> Result<Answer, Error> {
     admit::range(&request)?;
     if !request.serializable {
         services.port.key_barrier().await?;
     }
+    services.tally.ranges.add_alone(1);
     let range = convert::range(request);
+    let pass = services.may(caller, &Access::Range(&range)).await?;
+    let answer = read(services, range).await?;
+    services.still(pass)?;
+    Ok(answer)
+}
+
+async fn read(services: &std::sync::Arc<Services>, range: Range) -> Result<Answer, Error> {
     if is_single_key(&range) {
         match services.reader.get(&range.key, Effort::Inline) {
             Ok((revision, record)) => {

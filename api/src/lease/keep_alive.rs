@@ -8,7 +8,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, Stream};
 use holdfast_proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
+use holdfast_store::auth::Access;
 
+use crate::auth::Caller;
 use crate::leader::Raised;
 use crate::rpc::{self, Outgoing, Receiver, Step};
 use crate::services::Services;
@@ -20,6 +22,7 @@ const UNDER_WAY: usize = 64;
 /// One client's stream.
 pub struct KeepAlive {
     services: Arc<Services>,
+    caller: Caller,
     requests: Receiver,
     /// The client has sent its last request.
     ended: bool,
@@ -30,10 +33,15 @@ pub struct KeepAlive {
 
 impl KeepAlive {
     /// Serves the requests of a call.
-    pub fn new(services: Arc<Services>, requests: Receiver, leader_lost: Option<Raised>) -> Self {
+    pub fn new(
+        services: Arc<Services>,
+        caller: Caller,
+        requests: Receiver,
+        leader_lost: Option<Raised>,
+    ) -> Self {
         let stopping = services.stopping();
         let renewals = FuturesOrdered::new();
-        Self { services, requests, ended: false, renewals, leader_lost, stopping }
+        Self { services, caller, requests, ended: false, renewals, leader_lost, stopping }
     }
 
     /// Starts renewals for the requests that have come.
@@ -43,7 +51,11 @@ impl KeepAlive {
             match request? {
                 Some(bytes) => {
                     let request: LeaseKeepAliveRequest = rpc::decode(bytes)?;
-                    self.renewals.push_back(Box::pin(renew(self.services.clone(), request.id)));
+                    self.renewals.push_back(Box::pin(renew(
+                        self.services.clone(),
+                        self.caller.clone(),
+                        request.id,
+                    )));
                 }
                 None => self.ended = true,
             }
@@ -54,7 +66,8 @@ impl KeepAlive {
 
 /// The header is made before the renewal: a client must not see a renewal at a later revision than
 /// that of the lease's end.
-async fn renew(services: Arc<Services>, id: i64) -> Result<Bytes, Error> {
+async fn renew(services: Arc<Services>, caller: Caller, id: i64) -> Result<Bytes, Error> {
+    let _pass = services.may_on_pool(&caller, Access::LeaseKeepAlive(id)).await?;
     let header = Some(services.headers.at(services.reader.visible()));
     let ttl = services.port.keep_alive(id).await?;
     Ok(rpc::framed(&LeaseKeepAliveResponse { header, id, ttl }))

@@ -1,7 +1,5 @@
 //! The Election service, but for `Observe`.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use holdfast_proto::EncodedKeyValue;
 use holdfast_proto::etcdserverpb::{PutRequest, ResponseHeader, request_op};
@@ -11,13 +9,12 @@ use holdfast_proto::v3electionpb::{
 };
 
 use super::queue::{self, Place};
-use super::{read, unless_stopped};
-use crate::services::Services;
+use super::{Client, read, unless_stopped};
 use crate::status::Error;
 
 /// Waits until the lease leads the election of a name, with a value for all to see.
 pub async fn campaign(
-    services: &Arc<Services>,
+    services: &Client,
     request: CampaignRequest,
 ) -> Result<CampaignResponse, Error> {
     let CampaignRequest { name, lease, value } = request;
@@ -43,7 +40,7 @@ pub async fn campaign(
 
 /// Changes the value of a leader.
 pub async fn proclaim(
-    services: &Services,
+    services: &Client,
     request: ProclaimRequest,
 ) -> Result<ProclaimResponse, Error> {
     let leader = request.leader.ok_or_else(missing)?;
@@ -53,7 +50,7 @@ pub async fn proclaim(
 }
 
 async fn change(
-    services: &Services,
+    services: &Client,
     place: &Place,
     lease: i64,
     value: Bytes,
@@ -65,7 +62,7 @@ async fn change(
 }
 
 /// Gives leadership up; nothing happens if it is lost already.
-pub async fn resign(services: &Services, request: ResignRequest) -> Result<ResignResponse, Error> {
+pub async fn resign(services: &Client, request: ResignRequest) -> Result<ResignResponse, Error> {
     let leader = request.leader.ok_or_else(missing)?;
     queue::session(services, leader.lease).await?;
     let header = queue::leave(services, &place_of(leader)).await?;
@@ -73,7 +70,7 @@ pub async fn resign(services: &Services, request: ResignRequest) -> Result<Resig
 }
 
 /// Who leads.
-pub async fn leader(services: &Services, request: LeaderRequest) -> Result<LeaderResponse, Error> {
+pub async fn leader(services: &Client, request: LeaderRequest) -> Result<LeaderResponse, Error> {
     let first = read::first_created(&queue::prefix(&request.name));
     let (header, keys) = read::range(services, first).await?;
     let first = keys.first().ok_or_else(|| Error::unknown("election: no leader"))?;

@@ -1,18 +1,15 @@
 //! The Lock service.
 
-use std::sync::Arc;
-
 use holdfast_proto::etcdserverpb::DeleteRangeRequest;
 use holdfast_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 use prost::Message as _;
 
-use super::{queue, unless_stopped};
+use super::{Client, queue, unless_stopped};
 use crate::kv;
-use crate::services::Services;
 use crate::status::Error;
 
 /// Waits until the lock is held by the given lease; answers with the key that holds it.
-pub async fn lock(services: &Arc<Services>, request: LockRequest) -> Result<LockResponse, Error> {
+pub async fn lock(services: &Client, request: LockRequest) -> Result<LockResponse, Error> {
     let lease = queue::session(services, request.lease).await?;
     let name = request.name.clone();
     let queue::Entered { place, mut header, is_first, mut waiting, .. } =
@@ -32,9 +29,9 @@ pub async fn lock(services: &Arc<Services>, request: LockRequest) -> Result<Lock
 }
 
 /// Gives a lock up: deletes its key, whoever's it is.
-pub async fn unlock(services: &Services, request: UnlockRequest) -> Result<UnlockResponse, Error> {
+pub async fn unlock(services: &Client, request: UnlockRequest) -> Result<UnlockResponse, Error> {
     let delete = DeleteRangeRequest { key: request.key, ..DeleteRangeRequest::default() };
     let length = delete.encoded_len();
-    let answer = kv::delete_range(services, delete, length).await?;
+    let answer = kv::delete_range(services, &services.caller, delete, length).await?;
     Ok(UnlockResponse { header: answer.header })
 }

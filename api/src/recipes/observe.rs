@@ -1,6 +1,5 @@
 //! `Observe`: a stream of who leads an election, and with what value.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,18 +10,13 @@ use holdfast_proto::mvccpb::{EventType, KeyValue};
 use holdfast_proto::v3electionpb::{LeaderRequest, LeaderResponse};
 
 use super::follow::Follow;
-use super::{queue, read};
+use super::{Client, queue, read};
 use crate::leader::Raised;
 use crate::rpc::{self, Outgoing, Step};
-use crate::services::Services;
 use crate::status::Error;
 
 /// Starts to answer an observer.
-pub fn observe(
-    services: Arc<Services>,
-    request: &LeaderRequest,
-    leader_lost: Option<Raised>,
-) -> Observe {
+pub fn observe(services: Client, request: &LeaderRequest, leader_lost: Option<Raised>) -> Observe {
     let stopping = services.stopping();
     let prefix = queue::prefix(&request.name);
     let state = State { services, prefix, of: None, pending: Vec::new() };
@@ -60,7 +54,7 @@ impl Outgoing for Observe {
 }
 
 struct State {
-    services: Arc<Services>,
+    services: Client,
     prefix: Bytes,
     /// Follows the key of the present leader.
     of: Option<Follow>,

@@ -4,20 +4,18 @@
 //! <name>/<lease in hexadecimal>     create revision: the place in the queue
 //! ```
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use holdfast_proto::etcdserverpb::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RequestOp, ResponseHeader,
     TxnRequest, compare, request_op,
 };
 use holdfast_proto::mvccpb::{EventType, KeyValue};
+use holdfast_store::auth::Access;
 use tokio::sync::oneshot;
 
 use super::follow::Follow;
-use super::read;
+use super::{Client, read};
 use crate::lease;
-use crate::services::Services;
 use crate::status::Error;
 
 /// The lease of whoever brings none, in seconds; nobody renews it.
@@ -29,13 +27,16 @@ pub(super) fn prefix(name: &[u8]) -> Bytes {
 }
 
 /// The lease to queue with: the given one, renewed, or a new one if that is 0.
-pub(super) async fn session(services: &Services, lease: i64) -> Result<i64, Error> {
+pub(super) async fn session(services: &Client, lease: i64) -> Result<i64, Error> {
     if lease == 0 {
         let request = LeaseGrantRequest { ttl: LEASE_SECONDS, id: 0 };
-        return Ok(lease::grant(services, request).await?.id);
+        return Ok(lease::grant(services, &services.caller, request).await?.id);
     }
-    // A lease that is gone is found out where it is used.
-    let _ = services.port.keep_alive(lease).await;
+    // A lease that is gone, or another's, is found out where it is used.
+    let renewal = Access::LeaseKeepAlive(lease);
+    if services.may_on_pool(&services.caller, renewal).await.is_ok() {
+        let _ = services.port.keep_alive(lease).await;
+    }
     Ok(lease)
 }
 
@@ -65,7 +66,7 @@ pub(super) struct Entered {
 /// Whoever goes away while the place is being taken would leave it behind; so it is taken by a task
 /// that always ends, and what that brings is given up where nobody receives it.
 pub(super) async fn enter(
-    services: &Arc<Services>,
+    services: &Client,
     name: Bytes,
     lease: i64,
     value: Bytes,
@@ -81,7 +82,7 @@ pub(super) async fn enter(
 }
 
 async fn take_place(
-    services: &Arc<Services>,
+    services: &Client,
     name: &[u8],
     lease: i64,
     value: Bytes,
@@ -139,7 +140,7 @@ fn created_at(key: &Bytes, revision: i64) -> Compare {
 
 /// Returns once nobody is in front of `place` any more.
 pub(super) async fn wait_turn(
-    services: &Arc<Services>,
+    services: &Client,
     prefix: &Bytes,
     place: &Place,
 ) -> Result<(), Error> {
@@ -155,7 +156,7 @@ pub(super) async fn wait_turn(
     }
 }
 
-async fn wait_deleted(services: &Arc<Services>, key: Bytes, from: i64) -> Result<(), Error> {
+async fn wait_deleted(services: &Client, key: Bytes, from: i64) -> Result<(), Error> {
     let mut follow = Follow::new(services, key, Bytes::new(), from);
     loop {
         let (_, events) = follow.next().await?;
@@ -167,7 +168,7 @@ async fn wait_deleted(services: &Arc<Services>, key: Bytes, from: i64) -> Result
 
 /// Does something to the key of a place, if it is still that place; says whether it was.
 pub(super) async fn if_held(
-    services: &Services,
+    services: &Client,
     place: &Place,
     request: request_op::Request,
 ) -> Result<(ResponseHeader, bool), Error> {
@@ -179,7 +180,7 @@ pub(super) async fn if_held(
 
 /// Whether a place is still there.
 pub(super) async fn is_held(
-    services: &Services,
+    services: &Client,
     place: &Place,
 ) -> Result<(ResponseHeader, bool), Error> {
     let (header, keys) = read::range(services, read::key(&place.key)).await?;
@@ -187,7 +188,7 @@ pub(super) async fn is_held(
 }
 
 /// Gives a place up.
-pub(super) async fn leave(services: &Services, place: &Place) -> Result<ResponseHeader, Error> {
+pub(super) async fn leave(services: &Client, place: &Place) -> Result<ResponseHeader, Error> {
     let delete = DeleteRangeRequest { key: place.key.clone(), ..DeleteRangeRequest::default() };
     let delete = request_op::Request::RequestDeleteRange(delete);
     if_held(services, place, delete).await.map(|(header, _)| header)
@@ -195,7 +196,7 @@ pub(super) async fn leave(services: &Services, place: &Place) -> Result<Response
 
 /// Gives a place up when its owner goes away before it has what it waits for.
 pub(super) struct Waiting {
-    services: Arc<Services>,
+    services: Client,
     place: Option<Place>,
 }
 

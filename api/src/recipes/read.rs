@@ -8,19 +8,19 @@ use holdfast_proto::etcdserverpb::{
 use holdfast_proto::mvccpb::KeyValue;
 use prost::Message as _;
 
+use super::Client;
 use crate::kv;
-use crate::services::Services;
 use crate::status::Error;
 
 /// Runs a transaction that was made here.
-pub(super) async fn txn(services: &Services, txn: TxnRequest) -> Result<TxnResponse, Error> {
+pub(super) async fn txn(services: &Client, txn: TxnRequest) -> Result<TxnResponse, Error> {
     let length = txn.encoded_len();
-    kv::txn(services, txn, length).await
+    kv::txn(services, &services.caller, txn, length).await
 }
 
 /// The keys of a range, and the header of the answer.
 pub(super) async fn range(
-    services: &Services,
+    services: &Client,
     range: RangeRequest,
 ) -> Result<(ResponseHeader, Vec<KeyValue>), Error> {
     let success = vec![RequestOp { request: Some(request_op::Request::RequestRange(range)) }];

@@ -1,4 +1,5 @@
-//! Response bodies: a single message, a stream of bytes that ends in a status, or plain HTTP text.
+//! Response bodies: a single message, a stream of bytes that ends in a status, or plain HTTP content
+//! in one piece or as it comes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,10 +8,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
+use crate::metrics::tally::Call;
 use crate::status::Error;
 
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const SUCCESS: HeaderValue = HeaderValue::from_static("0");
 
 /// What a stream does next.
@@ -35,7 +37,11 @@ pub trait Outgoing: Send {
 pub struct Aborted(pub Error);
 
 /// A response body.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Of a stream: who counts it.
+    call: Option<Call>,
+}
 
 enum Kind {
     Done,
@@ -43,28 +49,52 @@ enum Kind {
     Unary(Bytes),
     Trailers(Result<(), Error>),
     Stream(Box<dyn Outgoing>),
+    /// A stream without a status.
+    Plain(Box<dyn Outgoing>),
 }
 
 impl Body {
     /// Nothing at all.
     pub fn empty() -> Self {
-        Self(Kind::Done)
+        Self::of(Kind::Done)
     }
 
     /// Plain HTTP content.
     pub fn text(text: impl Into<Bytes>) -> Self {
         let text = text.into();
-        Self(if text.is_empty() { Kind::Done } else { Kind::Text(text) })
+        Self::of(if text.is_empty() { Kind::Done } else { Kind::Text(text) })
     }
 
     /// One framed message, and a status of success.
     pub fn unary(message: Bytes) -> Self {
-        Self(Kind::Unary(message))
+        Self::of(Kind::Unary(message))
     }
 
     /// A stream.
     pub fn stream(stream: impl Outgoing + 'static) -> Self {
-        Self(Kind::Stream(Box::new(stream)))
+        Self::of(Kind::Stream(Box::new(stream)))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, call: None }
+    }
+
+    /// The length of a single message, with its prefix.
+    pub(crate) fn unary_length(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Unary(message) => Some(message.len()),
+            _ => None,
+        }
+    }
+
+    /// The same, counted by `call`.
+    pub(crate) fn counted(self, call: Call) -> Self {
+        Self { call: Some(call), ..self }
+    }
+
+    /// Plain HTTP content that comes bit by bit; the status at its end is not sent.
+    pub fn plain(stream: impl Outgoing + 'static) -> Self {
+        Self::of(Kind::Plain(Box::new(stream)))
     }
 }
 
@@ -76,7 +106,7 @@ impl http_body::Body for Body {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let kind = &mut self.get_mut().0;
+        let Self { kind, call } = self.get_mut();
         let (frame, next) = match std::mem::replace(kind, Kind::Done) {
             Kind::Done => return Poll::Ready(None),
             Kind::Text(text) => (Frame::data(text), Kind::Done),
@@ -87,8 +117,28 @@ impl http_body::Body for Body {
                     *kind = Kind::Stream(stream);
                     return Poll::Pending;
                 }
-                Poll::Ready(Step::Data(bytes)) => (Frame::data(bytes), Kind::Stream(stream)),
-                Poll::Ready(Step::End(result)) => (Frame::trailers(trailers(&result)), Kind::Done),
+                Poll::Ready(Step::Data(bytes)) => {
+                    if let Some(call) = call {
+                        call.stream_sent(&bytes);
+                    }
+                    (Frame::data(bytes), Kind::Stream(stream))
+                }
+                Poll::Ready(Step::End(result)) => {
+                    end(call, result.as_ref().err());
+                    (Frame::trailers(trailers(&result)), Kind::Done)
+                }
+                Poll::Ready(Step::Abort(aborted)) => {
+                    end(call, Some(&aborted.0));
+                    return Poll::Ready(Some(Err(aborted)));
+                }
+            },
+            Kind::Plain(mut stream) => match stream.poll_step(context) {
+                Poll::Pending => {
+                    *kind = Kind::Plain(stream);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Step::Data(bytes)) => (Frame::data(bytes), Kind::Plain(stream)),
+                Poll::Ready(Step::End(_)) => return Poll::Ready(None),
                 Poll::Ready(Step::Abort(aborted)) => return Poll::Ready(Some(Err(aborted))),
             },
         };
@@ -97,15 +147,22 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.0, Kind::Done)
+        matches!(self.kind, Kind::Done)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Done => SizeHint::with_exact(0),
             Kind::Text(text) => SizeHint::with_exact(text.len() as u64),
             _ => SizeHint::default(),
         }
+    }
+}
+
+/// Counts the end of a stream.
+fn end(call: &mut Option<Call>, error: Option<&Error>) {
+    if let Some(mut call) = call.take() {
+        call.end(error.map_or(tonic::Code::Ok, Error::code) as usize);
     }
 }
 

@@ -10,13 +10,17 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::Request;
 
-use super::PREFIX;
+use super::{Incoming, PREFIX};
+use crate::metrics::methods::Method;
+use crate::metrics::tally;
 use crate::status::Error;
 
 /// Reads framed messages from a request body; never holds more than one message and one frame.
-pub struct Receiver<B = hyper::body::Incoming> {
+pub struct Receiver<B = Incoming> {
     body: B,
     limit: usize,
+    /// Whose messages these are, for whoever counts them.
+    method: Option<Method>,
     /// Received and not yet looked at.
     chunk: Bytes,
     /// The beginning of a message that did not arrive in one piece.
@@ -37,8 +41,14 @@ where
                 "grpc: Decompressor is not installed for grpc-encoding \"{encoding}\""
             )));
         }
+        let method = Method::of(request.uri().path());
         let body = request.into_body();
-        Ok(Self { body, limit, chunk: Bytes::new(), partial: BytesMut::new() })
+        Ok(Self { body, limit, method, chunk: Bytes::new(), partial: BytesMut::new() })
+    }
+
+    /// Where the messages come from.
+    pub fn body(&self) -> &B {
+        &self.body
     }
 
     /// The next message; none at the end.
@@ -50,6 +60,7 @@ where
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
         loop {
             if let Some(message) = self.take()? {
+                tally::received(self.method, message.len());
                 return Poll::Ready(Ok(Some(message)));
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {

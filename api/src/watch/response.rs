@@ -2,6 +2,7 @@
 
 use holdfast_proto::EncodedEvent;
 use holdfast_proto::etcdserverpb::WatchResponse;
+use holdfast_store::auth::AuthRefusal;
 use holdfast_store::watch::{Delivery, RefusedReason};
 
 use crate::header::Headers;
@@ -46,5 +47,9 @@ fn refusal(reason: RefusedReason) -> &'static str {
         RefusedReason::DuplicateId => cancel_reason::DUPLICATE_ID,
         RefusedReason::EmptyRange => cancel_reason::EMPTY_RANGE,
         RefusedReason::StartCompacted => cancel_reason::START_COMPACTED,
+        RefusedReason::InvalidToken => cancel_reason::INVALID_AUTH_TOKEN,
+        RefusedReason::Auth(AuthRefusal::OldRevision) => cancel_reason::AUTH_OLD_REVISION,
+        RefusedReason::Auth(AuthRefusal::UserEmpty) => cancel_reason::USER_EMPTY,
+        RefusedReason::Auth(_) => cancel_reason::PERMISSION_DENIED,
     }
 }

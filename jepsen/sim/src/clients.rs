@@ -128,7 +128,7 @@ async fn perform(node: &Node, port: &Port, operation: Operation) -> Outcome {
 }
 
 async fn propose(port: &Port, change: Write) -> Outcome {
-    match port.propose(Command { change: Some(change) }).await {
+    match port.propose(Command::from(change)).await {
         Ok(applied) => {
             let revision = applied.outcome.revision;
             match applied.outcome.result {

@@ -11,8 +11,8 @@ use crate::node::Member;
 
 pub(super) fn request(change: &MemberChange, strict: bool) -> peer::ReconfigureRequest {
     let change = match change.clone() {
-        MemberChange::Add { member, peer_urls, is_learner: learner, learners_max } => {
-            Change::Add(Add { member, peer_urls, learner, learners_max })
+        MemberChange::Add { seconds, peer_urls, is_learner: learner, learners_max } => {
+            Change::Add(Add { seconds, peer_urls, learner, learners_max })
         }
         MemberChange::Remove(member) => Change::Remove(member),
         MemberChange::Promote(member) => Change::Promote(member),
@@ -24,8 +24,8 @@ pub(super) fn request(change: &MemberChange, strict: bool) -> peer::ReconfigureR
 /// None of a change that this version does not know.
 pub(super) fn change(request: peer::ReconfigureRequest) -> Option<MemberChange> {
     Some(match request.change? {
-        Change::Add(Add { member, peer_urls, learner: is_learner, learners_max }) => {
-            MemberChange::Add { member, peer_urls, is_learner, learners_max }
+        Change::Add(Add { seconds, peer_urls, learner: is_learner, learners_max }) => {
+            MemberChange::Add { seconds, peer_urls, is_learner, learners_max }
         }
         Change::Remove(member) => MemberChange::Remove(member),
         Change::Promote(member) => MemberChange::Promote(member),
@@ -86,6 +86,7 @@ fn refusal_to_wire(refusal: MemberRefusal) -> Refusal {
         MemberRefusal::NotLearner => Refusal::NotLearner,
         MemberRefusal::LearnerNotReady => Refusal::LearnerNotReady,
         MemberRefusal::TooManyLearners => Refusal::TooManyLearners,
+        MemberRefusal::TooManyRequests => Refusal::TooManyRequests,
     }
 }
 
@@ -100,6 +101,7 @@ fn refusal_from_wire(wire: Refusal) -> Option<MemberRefusal> {
         Refusal::NotLearner => MemberRefusal::NotLearner,
         Refusal::LearnerNotReady => MemberRefusal::LearnerNotReady,
         Refusal::TooManyLearners => MemberRefusal::TooManyLearners,
+        Refusal::TooManyRequests => MemberRefusal::TooManyRequests,
     })
 }
 
@@ -111,7 +113,7 @@ mod tests {
     fn changes_survive_the_wire() {
         let peer_urls = vec!["http://a:1".to_owned()];
         let add = |is_learner| MemberChange::Add {
-            member: 1,
+            seconds: 1,
             peer_urls: peer_urls.clone(),
             is_learner,
             learners_max: 2,
@@ -138,7 +140,7 @@ mod tests {
         for made in [done, Decision::NotLeader, Decision::Unknown] {
             assert_eq!(decision(response(made.clone())), made);
         }
-        for number in 1..=8 {
+        for number in 1..=9 {
             let mut wire = peer::ReconfigureResponse { refusal: number, ..Default::default() };
             wire.set_kind(Kind::Refused);
             let Decision::Refused(refusal) = decision(wire.clone()) else { panic!("{number}") };

@@ -77,7 +77,10 @@ impl LeaseDesk {
         let now = Instant::now();
         Ok(match question {
             LeaseQuestion::KeepAlive(id) => match clock.keep_alive(id, now) {
-                KeepAlive::Renewed(ttl) => Looked::Answer(LeaseAnswer::KeepAlive(ttl)),
+                KeepAlive::Renewed(ttl) => {
+                    self.shared.counts.leases_renewed.add(1);
+                    Looked::Answer(LeaseAnswer::KeepAlive(ttl))
+                }
                 KeepAlive::Gone => Looked::Absent,
                 KeepAlive::Ending => Looked::Ending,
                 KeepAlive::CommitFirst => Looked::CommitFirst,
@@ -127,7 +130,7 @@ impl LeaseDesk {
         let remainders = vec![LeaseRemainder { id, remaining_ttl: 0 }];
         let checkpoint = LeaseCheckpoint { remainders, decided_in_term: term };
         let change = Change::LeaseCheckpoint(checkpoint);
-        let proposed = self.port.propose(Command { change: Some(change) }).await;
+        let proposed = self.port.propose(Command::from(change)).await;
         proposed.map_err(|_| LeaseError::TimedOut)?;
         let mut clock = self.clock();
         if let Some(clock) = clock.as_mut() {

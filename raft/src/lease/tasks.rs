@@ -91,7 +91,7 @@ fn with_clock<R: Default>(desk: &LeaseDesk, work: impl FnOnce(&mut Clock) -> R) 
 async fn revoke(desk: LeaseDesk, id: i64, term: u64) {
     let change = Change::LeaseRevoke(LeaseRevoke { id, decided_in_term: term });
     // Whatever came of it: if the lease is still there, it has not been revoked yet.
-    if desk.port.propose(Command { change: Some(change) }).await.is_err() {
+    if desk.port.propose(Command::from(change)).await.is_err() {
         // Turned away, it may be at once and again at once: in an overload, which this must not feed.
         tokio::time::sleep(TICK).await;
     }
@@ -111,7 +111,7 @@ async fn checkpoint(desk: &LeaseDesk, term: u64) {
         let remainders =
             chunk.iter().map(|&(id, remaining_ttl)| LeaseRemainder { id, remaining_ttl }).collect();
         let change = Change::LeaseCheckpoint(LeaseCheckpoint { remainders, decided_in_term: term });
-        if let Err(error) = desk.port.propose(Command { change: Some(change) }).await {
+        if let Err(error) = desk.port.propose(Command::from(change)).await {
             tracing::warn!(%error, "the remainders of leases were not replicated");
             return;
         }

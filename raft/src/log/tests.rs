@@ -29,7 +29,8 @@ fn open(files: &MemoryFiles, workers: Workers) -> Log {
         unsafe_no_fsync: false,
     };
     let (files, sole) = (Arc::new(files.clone()), Arc::new(SoleMember::new(1)));
-    Log::open_with(files, Path::new("/data"), workers, options, sole, |_| {}).expect("opens")
+    Log::open_with(files, Path::new("/data"), workers, options, sole, Hooks::default())
+        .expect("opens")
 }
 
 fn entry(index: u64, length: usize) -> Entry {
@@ -96,7 +97,7 @@ async fn a_failed_sync_reaches_the_callback_and_the_member() {
     let shared = Arc::new(files.clone());
     let failed = move |failure: &Failure| hook.lock().unwrap().push(failure.to_string());
     let sole = Arc::new(SoleMember::new(1));
-    let log = Log::open(shared, Path::new("/data"), Workers::Inline, false, sole, failed);
+    let log = Log::open(shared, Path::new("/data"), Workers::Inline, false, sole, |_| {}, failed);
     let mut log = log.expect("opens");
     files.fail_sync(1);
     let (done, confirmed) = callback();

@@ -1,7 +1,9 @@
 //! Joining a cluster: its members are asked who they are, and which of them this one is.
 //!
 //! Ids cannot be computed from the flags: that of a member added later depends on when it was added.
-//! What the flags say must be what the cluster says, URL by URL.
+//! What the flags say must be what the cluster says, URL by URL. A peer that lags behind may still
+//! know a member that has been removed since and was reached at the same URLs, so a quorum has to
+//! answer, and nobody may know the id found: what is written down once is for good.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +27,7 @@ const NOBODY: Identity = Identity { member_id: 0, cluster_id: 0, incarnation: 0 
 /// What a peer said of the cluster.
 struct Report {
     cluster_id: u64,
+    member_id: u64,
     membership: StoredMembership,
 }
 
@@ -34,7 +37,8 @@ pub(crate) async fn plan(config: &NodeConfig, seams: &Seams) -> Result<Plan, Ope
     let others: Vec<&Vec<String>> =
         listed.iter().filter(|(name, _)| *name != config.name).map(|(_, urls)| urls).collect();
     let gate = Gate::new(NOBODY, std::sync::Arc::new(|_| Standing::Unknown));
-    let peers = Peers::new(gate, seams.connector.clone(), config.election_timeout);
+    let counts = std::sync::Arc::default();
+    let peers = Peers::new(gate, seams.connector.clone(), config.election_timeout, counts);
     let asked = others.iter().zip(1..).map(|(urls, number)| ask(&peers, number, urls));
     let (mut reports, mut silent) = (Vec::new(), Vec::new());
     for answer in join_all(asked).await {
@@ -55,26 +59,68 @@ pub(crate) async fn plan(config: &NodeConfig, seams: &Seams) -> Result<Plan, Ope
     if reports.iter().any(|report| report.cluster_id != newest.cluster_id) {
         return other("the given URLs belong to different clusters".to_owned());
     }
-    assign(config, &listed, newest)
+    let plan = assign(config, &listed, newest)?;
+    check_quorum(&reports, newest, plan.member_id, &silent)?;
+    let asked =
+        others.iter().zip(1..).map(|(urls, number)| inquire(&peers, number, urls, plan.member_id));
+    for answer in join_all(asked).await.into_iter().flatten() {
+        if answer.removed {
+            return Err(OpenError::Removed(plan.member_id));
+        }
+        if answer.known_incarnation != 0 {
+            return Err(OpenError::AlreadyBootstrapped(plan.member_id));
+        }
+    }
+    Ok(plan)
+}
+
+/// Whether a quorum of the voters has answered, so that somebody knows who was removed.
+fn check_quorum(
+    reports: &[Report],
+    newest: &Report,
+    own: u64,
+    silent: &[String],
+) -> Result<(), OpenError> {
+    let voters = newest.membership.voter_ids().filter(|voter| *voter != own).count();
+    let answered = newest
+        .membership
+        .voter_ids()
+        .filter(|voter| *voter != own && reports.iter().any(|report| report.member_id == *voter));
+    if answered.count() <= voters / 2 {
+        return Err(OpenError::NoCluster(format!("no quorum answers: {}", silent.join("; "))));
+    }
+    Ok(())
 }
 
 /// `number` tells the connections apart.
 async fn ask(peers: &Peers, number: u64, urls: &[String]) -> Result<Report, String> {
     let shown = urls.join(",");
-    let mut request = Request::new(peer::InquireRequest { member: 0 });
-    peers.gate().sign(&mut request, 0);
-    let mut client = peers.client(number, urls, Lane::Pulse);
-    let answer = match tokio::time::timeout(PATIENCE, client.inquire(request)).await {
-        Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => return Err(format!("{shown}: {}", status.message())),
-        Err(_) => return Err(format!("{shown}: no answer within {PATIENCE:?}")),
-    };
+    let answer = inquire(peers, number, urls, 0).await?;
+    let (cluster_id, member_id) = (answer.cluster_id, answer.member_id);
     let membership = stored_membership_from_wire(&answer.membership.unwrap_or_default())
         .map_err(|error| format!("{shown}: {error}"))?;
     if membership.nodes().next().is_none() {
         return Err(format!("{shown}: has no cluster itself yet"));
     }
-    Ok(Report { cluster_id: answer.cluster_id, membership })
+    Ok(Report { cluster_id, member_id, membership })
+}
+
+/// What a peer knows of `member`, and of the cluster.
+async fn inquire(
+    peers: &Peers,
+    number: u64,
+    urls: &[String],
+    member: u64,
+) -> Result<peer::InquireResponse, String> {
+    let shown = urls.join(",");
+    let mut request = Request::new(peer::InquireRequest { member });
+    peers.gate().sign(&mut request, 0);
+    let mut client = peers.client(number, urls, Lane::Pulse);
+    match tokio::time::timeout(PATIENCE, client.inquire(request)).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(format!("{shown}: {}", status.message())),
+        Err(_) => Err(format!("{shown}: no answer within {PATIENCE:?}")),
+    }
 }
 
 /// Finds every member of the cluster in the flags, by its URLs.

@@ -27,7 +27,7 @@ use crate::level::raise_level;
 use crate::log::Log;
 use crate::log_facts::LogFacts;
 use crate::machine::Machine;
-use crate::node::{Inner, Node, Plan, found, join, plan, reach};
+use crate::node::{Inner, Node, Plan, alone, found, join, plan, reach};
 use crate::observe::observe;
 use crate::peer::{
     Gate, MESSAGE_BYTES_MAX, Network, PeerIo, PeerServer, Peers, SILENCE, ServerParts, Standing,
@@ -68,10 +68,16 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let identity = directory.identity;
     let ground = lay_ground(&config, &seams, &directory)?;
     let shared = ground.shared.clone();
+    if config.force_new_cluster && !directory.is_new {
+        let (log, machine) = (ground.log.clone(), ground.machine.clone());
+        alone::make_alone(log, machine, &config, identity.member_id).await?;
+    }
     // Before the first peer calls.
     shared.look_at_members();
     let gate = Gate::new(identity, standings(&shared));
-    let peers = Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout));
+    let counts = shared.counts.clone();
+    let peers =
+        Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout, counts));
     let holds = Holds::default();
     let rotten = Arc::new(Notify::new());
     let network = Network {
@@ -87,11 +93,12 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let machine = ground.machine.clone();
     let settings = Arc::new(settings(&config, identity.cluster_id)?);
     let log = ground.log.clone();
+    let wal = log.wal();
     let raft = Raft::new(identity.member_id, settings, network, ground.log, ground.machine).await;
     let raft = raft.map_err(Fatal::new)?;
     let desk = LeaseDesk::new(shared.clone(), shared.open_port());
     let read_index = ReadIndexDesk::new(identity.member_id, raft.clone());
-    let members = MemberDesk { shared: shared.clone(), raft: raft.clone(), peers: peers.clone() };
+    let members = MemberDesk::new(shared.clone(), raft.clone(), peers.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(observe(shared.clone(), raft.clone(), config.heartbeat_interval / 2));
     let (stop_server, stopped) = oneshot::channel();
@@ -130,10 +137,12 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         shared,
         raft,
         keeper: machine.keeper,
+        applier: machine.applier,
         hub: ground.hub,
         members,
         strict_reconfig_check: config.strict_reconfig_check,
         learners_max: config.learners_max,
+        wal,
         ready,
         election_timeout: config.election_timeout,
         tasks: Mutex::new(Some((tasks, stop_server))),
@@ -198,7 +207,12 @@ fn lay_ground(
     let log = open_log(config, seams, directory, &shared)?;
     reach::check(maintainer.manifests().last(), log.ends(), identity.incarnation)?;
     let facts = log.facts();
-    let applier = Applier::new(state, shared.clone(), seams.plants.apply_twice);
+    let applier = Applier::new(
+        state,
+        shared.clone(),
+        config.warning_apply_duration,
+        seams.plants.apply_twice,
+    );
     let applier = Actor::start("holdfast-apply", seams.workers, applier);
     let (keeper, keeping) = Keeper::new(KeeperParts {
         maintainer,
@@ -223,12 +237,14 @@ fn open_log(
     shared: &Arc<Shared>,
 ) -> Result<Log, OpenError> {
     let failing = shared.clone();
+    let counts = shared.counts.clone();
     let log = Log::open(
         seams.files.clone(),
         &config.data_directory,
         seams.workers,
         config.unsafe_no_fsync,
         shared.sole.clone(),
+        move |took| counts.wal_fsync.observe(took),
         move |failure| failing.fail(Fatal::new(failure)),
     );
     let log = log.map_err(Fatal::new)?;
@@ -376,7 +392,7 @@ fn incoming(listener: Box<dyn Listen>) -> impl Stream<Item = std::io::Result<Pee
             // Out of file descriptors, most likely; it passes.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Some((accepted.map(PeerIo), listener))
+        Some((accepted.map(PeerIo::accepted), listener))
     })
 }
 
@@ -399,7 +415,7 @@ async fn publish(
 ) {
     loop {
         let change = Change::MemberAttributes(attributes.clone());
-        match port.propose(Command { change: Some(change) }).await {
+        match port.propose(Command::from(change)).await {
             Ok(_) => break,
             Err(error) => tracing::warn!(%error, "this member is not published yet"),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use holdfast_proto::peer::peer_client::PeerClient;
@@ -16,8 +16,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use crate::config::{Connect, Connection};
+use crate::counts::NodeCounts;
 use crate::peer::contact::Contacts;
 use crate::peer::handshake::Gate;
+use crate::peer::meter::Meter;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,13 +40,25 @@ pub(crate) const SILENCE: u32 = 2;
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
-/// A connection that a peer has opened.
-pub(crate) struct PeerIo(pub(crate) Connection);
+/// A connection to a peer, or from one; its bytes are counted.
+pub(crate) struct PeerIo {
+    connection: Connection,
+    meter: Meter,
+}
+
+impl PeerIo {
+    /// One that was accepted, from a peer that is yet to say who it is.
+    pub(crate) fn accepted(connection: Connection) -> Self {
+        Self { connection, meter: Meter::default() }
+    }
+}
 
 impl Connected for PeerIo {
-    type ConnectInfo = ();
+    type ConnectInfo = Meter;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Meter {
+        self.meter.clone()
+    }
 }
 
 impl AsyncRead for PeerIo {
@@ -53,7 +67,10 @@ impl AsyncRead for PeerIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.connection).poll_read(context, buffer);
+        self.meter.received(buffer.filled().len() - before);
+        read
     }
 }
 
@@ -63,15 +80,17 @@ impl AsyncWrite for PeerIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.connection).poll_write(context, bytes))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.connection).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.connection).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -79,11 +98,13 @@ impl AsyncWrite for PeerIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+        let written = ready!(Pin::new(&mut self.connection).poll_write_vectored(context, slices))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.connection.is_write_vectored()
     }
 }
 
@@ -93,6 +114,7 @@ pub(crate) struct Peers {
     connector: Arc<dyn Connect>,
     election_timeout: Duration,
     contacts: Contacts,
+    counts: Arc<NodeCounts>,
     channels: Mutex<BTreeMap<(u64, Lane), Held>>,
 }
 
@@ -102,9 +124,18 @@ struct Held {
 }
 
 impl Peers {
-    pub(crate) fn new(gate: Gate, connector: Arc<dyn Connect>, election_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        gate: Gate,
+        connector: Arc<dyn Connect>,
+        election_timeout: Duration,
+        counts: Arc<NodeCounts>,
+    ) -> Self {
         let contacts = Contacts::new(election_timeout);
-        Self { gate, connector, election_timeout, contacts, channels: Mutex::default() }
+        Self { gate, connector, election_timeout, contacts, counts, channels: Mutex::default() }
+    }
+
+    pub(crate) fn counts(&self) -> &NodeCounts {
+        &self.counts
     }
 
     /// Which of them answer.
@@ -120,23 +151,28 @@ impl Peers {
     /// whenever the connection is lost.
     pub(crate) fn client(&self, member: u64, urls: &[String], lane: Lane) -> PeerClient<Channel> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = channels.entry((member, lane)).or_insert_with(|| self.open(urls));
+        let held = channels.entry((member, lane)).or_insert_with(|| self.open(member, urls));
         if held.urls != urls {
-            *held = self.open(urls);
+            *held = self.open(member, urls);
         }
         PeerClient::new(held.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn open(&self, urls: &[String]) -> Held {
+    fn open(&self, member: u64, urls: &[String]) -> Held {
+        let counts = self.counts.peer(member);
         let connector = self.connector.clone();
         let targets = urls.to_vec();
         let timeout = self.election_timeout;
         let service = service_fn(move |_: Uri| {
             let connector = connector.clone();
             let targets = targets.clone();
-            async move { connect_any(&*connector, targets, timeout).await.map(TokioIo::new) }
+            let meter = Meter::of(counts.clone());
+            async move {
+                let connection = connect_any(&*connector, targets, timeout).await?;
+                io::Result::Ok(TokioIo::new(PeerIo { connection, meter }))
+            }
         });
         // The connector knows where to go; the URI only fills the authority of requests.
         let channel = Endpoint::from_static("http://peer")

@@ -23,11 +23,13 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Workers;
+use crate::counts::PeerCounts;
 use crate::log_facts::LogFacts;
 use crate::machine::Snapshot;
 use crate::peer::channel::{Lane, Peers};
@@ -63,19 +65,27 @@ pub(crate) struct Client {
     network: Network,
     target: u64,
     node: PeerNode,
+    counts: Arc<PeerCounts>,
     /// Whether every append is a heartbeat, and is sent by itself.
     pulse: bool,
+}
+
+impl Network {
+    fn client(&self, target: u64, node: &PeerNode, pulse: bool) -> Client {
+        let counts = self.peers.counts().peer(target);
+        Client { network: self.clone(), target, node: node.clone(), counts, pulse }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        Client { network: self.clone(), target, node: node.clone(), pulse: false }
+        self.client(target, node, false)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        Client { network: self.clone(), target, node: node.clone(), pulse: true }
+        self.client(target, node, true)
     }
 }
 
@@ -100,7 +110,11 @@ impl Client {
         limit: Duration,
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, RPCError<TypeConfig>> {
-        let answer = match tokio::time::timeout(limit, call).await {
+        let called = tokio::time::timeout(limit, call).await;
+        if !matches!(called, Ok(Ok(_))) {
+            self.counts.sent_failures.add(1);
+        }
+        let answer = match called {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(from_status(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
@@ -125,8 +139,17 @@ impl Client {
     ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.lane(Lane::Pulse);
         let call = client.heartbeat(self.request(append_to_wire(request)));
-        let answer = self.call(RPCTypes::AppendEntries, limit, call).await?;
-        append_result(&answer)
+        let asked = Instant::now();
+        match self.call(RPCTypes::AppendEntries, limit, call).await {
+            Ok(answer) => {
+                self.counts.round_trip.observe(asked.elapsed());
+                append_result(&answer)
+            }
+            Err(error) => {
+                self.network.peers.counts().heartbeat_failures.add(1);
+                Err(error)
+            }
+        }
     }
 
     /// Opens a stream of appends. openraft waits out its backoff where it makes the first request,

@@ -20,6 +20,7 @@ use crate::entry::BatchBuilder;
 use crate::lease::LeaseDesk;
 use crate::limits::PIPELINE_ENTRIES_MAX;
 use crate::peer::handshake::Gate;
+use crate::peer::meter::Meter;
 use crate::propose::{Fate, Raft, Teller};
 use crate::read_index::ReadIndexDesk;
 use crate::receive::Receiver;
@@ -56,8 +57,17 @@ impl PeerServer {
     }
 
     fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
-        self.parts.gate.check(request.metadata())?;
+        self.check(&request)?;
         Ok(request.into_inner())
+    }
+
+    /// Who calls. From now on its connection is counted as the member's.
+    fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let member = self.parts.gate.check(request.metadata())?;
+        if let Some(meter) = request.extensions().get::<Meter>() {
+            meter.assign(|| self.parts.shared.counts.peer(member));
+        }
+        Ok(member)
     }
 }
 
@@ -241,7 +251,7 @@ impl peer_server::Peer for PeerServer {
         &self,
         request: Request<peer::ReadIndexRequest>,
     ) -> Result<Response<peer::ReadIndexResponse>, Status> {
-        let peer = self.parts.gate.check(request.metadata())?;
+        let peer = self.check(&request)?;
         let peer::ReadIndexRequest { term } = request.into_inner();
         let mut answer = peer::ReadIndexResponse::default();
         match self.parts.read_index.ask_for(peer, term).await {

@@ -81,6 +81,13 @@ pub struct Unflushed {
 const LOCK: &str = "a panic under this lock stops the process";
 
 impl Shared {
+    /// How many segments hold something.
+    pub(super) fn segments(&self) -> usize {
+        let places = self.places();
+        let oldest = places.oldest_segment().unwrap_or_else(|| places.newest_segment());
+        (places.newest_segment() - oldest) as usize + 1
+    }
+
     pub(super) fn new(
         files: Arc<dyn Files>,
         directory: PathBuf,
@@ -178,6 +185,11 @@ impl Shared {
 }
 
 impl Wal {
+    /// How many segments hold something.
+    pub fn segments(&self) -> usize {
+        self.shared.segments()
+    }
+
     /// Appends entries. They can be read when this returns; `completion` is called when they, and
     /// all before them, are durable, or with the failure that prevents it.
     ///

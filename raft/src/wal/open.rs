@@ -55,6 +55,24 @@ pub fn exists(files: &dyn Files, directory: &Path) -> Result<bool, WalError> {
     Ok(names.iter().any(|name| matches!(segment::classify(name), Name::Segment(_))))
 }
 
+/// Reads a log to its end and changes nothing; what is true there. An error says what is damaged.
+pub fn check(files: &dyn Files, directory: &Path) -> Result<State, WalError> {
+    let mut listing = Listing::default();
+    for name in files.list(directory).map_err(WalError::io("list", directory))? {
+        match segment::classify(&name) {
+            Name::Segment(number) => listing.segments.push(number),
+            Name::Newest => listing.newest = newest::read(files, directory)?,
+            _ => {}
+        }
+    }
+    listing.segments.sort_unstable();
+    let found = find_segments(files, directory, &listing)?;
+    if found.is_empty() {
+        return Err(missing(directory, 1, "a data directory has a log").into());
+    }
+    Ok(replay::replay(directory, &found)?.ahead)
+}
+
 /// Opens the log in a folder, or begins one there.
 ///
 /// When this returns, everything in [`Wal::state`] is on disk.

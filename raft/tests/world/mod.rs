@@ -241,7 +241,7 @@ pub async fn within<T>(seconds: u64, future: impl Future<Output = T>) -> T {
 pub fn put(key: &str, value: &str) -> Command {
     let key = Bytes::copy_from_slice(key.as_bytes());
     let value = Bytes::copy_from_slice(value.as_bytes());
-    Command { change: Some(Change::Put(Put { key, value, ..Default::default() })) }
+    Command::from(Change::Put(Put { key, value, ..Default::default() }))
 }
 
 pub async fn put_on(port: &Port, key: &str, value: &str) -> Result<Applied, ProposeError> {

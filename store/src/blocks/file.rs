@@ -180,7 +180,8 @@ impl BlockFile {
         ))
     }
 
-    fn check_head(&self) -> Result<(), Fatal> {
+    /// Whether the file begins as its name says.
+    pub(crate) fn check_head(&self) -> Result<(), Fatal> {
         let expected = self.id.header();
         let mut head = vec![0; expected.len().min(self.written().length as usize)];
         self.file.read_exact_at(&mut head, 0).map_err(|error| unreadable(&self.path, error))?;

@@ -12,7 +12,7 @@ use super::{File, Files, Space};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFiles;
 
-struct RealFile(fs::File);
+pub(super) struct RealFile(pub(super) fs::File);
 
 impl File for RealFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {

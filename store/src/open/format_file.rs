@@ -19,7 +19,7 @@ const ETCD: &str = "member";
 const LENGTH_MAX: u64 = 64;
 
 /// Refuses a directory that is not ours or newer than this version. Changes nothing.
-pub(super) fn check(files: &dyn Files, directory: &Path) -> Result<(), OpenError> {
+pub(crate) fn check(files: &dyn Files, directory: &Path) -> Result<(), OpenError> {
     let etcd = directory.join(ETCD);
     if files.exists(&etcd).map_err(io_error(&etcd))? {
         return Err(OpenError::Foreign { path: etcd, what: "it is a data directory of etcd" });

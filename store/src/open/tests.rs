@@ -387,11 +387,11 @@ fn large_values_are_blocks_of_their_own_and_reading_stays_within_the_cache() {
     store.apply(200, 900);
     store.take().unwrap();
     store.check();
-    assert!(store.records.shared.cache.bytes() <= budget);
+    assert!(store.records.shared.cache.facts().bytes <= budget);
     assert_eq!(store.records.try_read(Revision::new(6, 0)).unwrap(), None);
     drop(store);
     let store = Small::open(options).unwrap();
     assert_eq!(store.expected.len(), 200);
     store.check();
-    assert!(store.records.shared.cache.bytes() <= budget);
+    assert!(store.records.shared.cache.facts().bytes <= budget);
 }

@@ -8,7 +8,7 @@ use crate::{Context, Opened, Worked, open};
 fn apply(opened: &mut Opened, index: u64, change: Change) {
     let position = position(index);
     let context = Context { position, level: LEVEL_CURRENT, respond: false };
-    let command = Command { change: Some(change) };
+    let command = Command::from(change);
     opened.state.apply(&context, &command).unwrap().result.unwrap();
     opened.state.finish_entry(position);
     opened.state.publish().unwrap();

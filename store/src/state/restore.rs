@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::auth::StoredAuth;
 use crate::command::MemberAttributes;
 use crate::index::{Index, KeyRange, Version};
 use crate::lease::LeaseTable;
@@ -54,6 +55,7 @@ impl Restorer {
         *shared.leases() = leases;
         *shared.members() = by_id(&self.tables);
         *shared.removed() = self.tables.removed.iter().copied().collect();
+        shared.replace_auth(self.tables.auth()?);
         let facts = Facts { position: self.tables.position(), level: self.tables.level };
         shared.publish(self.tables.revision, facts);
         shared.publish_compacted(self.tables.compacted);
@@ -121,6 +123,7 @@ impl State {
         tables.level = self.level;
         tables.members = self.shared.members().values().cloned().collect();
         tables.removed = self.shared.removed().iter().copied().collect();
+        tables.auth = StoredAuth::of(&self.shared.auth());
         tables.set_position(self.position);
         tables.set_membership(self.membership.0, self.membership.1.clone());
         tables.set_leases(self.shared.leases().all());
@@ -133,6 +136,7 @@ impl State {
         let mut restorer = Restorer::new(checkpoint.tables())?;
         checkpoint.headers(&mut restorer)?;
         let leases = restorer.leases()?;
+        let auth = restorer.tables.auth()?;
         let Restorer { tables, index, .. } = restorer;
         assert!(tables.revision >= self.revision, "a checkpoint does not go back in revision");
         assert!(tables.position() > self.position, "a checkpoint does not go back in the log");
@@ -143,6 +147,8 @@ impl State {
         self.position = tables.position();
         self.membership = (tables.membership_position(), tables.membership.clone());
         let facts = Facts { position: self.position, level: self.level };
+        // First, as always: the rules are no older than what they protect.
+        self.shared.replace_auth(auth);
         self.shared.replace(index, checkpoint, self.revision, self.compacted, facts)?;
         self.shared.leases().replace(leases);
         *self.shared.members() = by_id(&tables);

@@ -4,6 +4,10 @@
 //! the readers' registry. `leases`, `members`, `removed` and `waiting` nest with nothing. None is held during
 //! IO, but that installing a checkpoint removes old manifests.
 //!
+//! Who may do what (`auth`) changes as it is applied, ahead of what is published: whoever has read
+//! something and then finds the auth revision unchanged was judged by rules no older than what it
+//! read. Judging holds no lock while it looks at the keys of leases. `tokens` nests with nothing.
+//!
 //! Publishing raises `visible` and `revision`, feeds the watch hub, and then raises `compacted`; a
 //! reader loads them the other way round, so that the revision it sees is not below the compacted
 //! one it sees. The exception is the moment at which a checkpoint replaces everything: see
@@ -14,14 +18,18 @@
 //! and everything that looks at records by revision stay with `revision`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use crate::command::MemberAttributes;
+use crate::auth::authorize::LeasedKeys;
+use crate::auth::tokens::TokenTable;
+use crate::auth::{AuthRefusal, AuthTable, Effect};
+use crate::command::{AuthChangeKind, MemberAttributes};
 use crate::index::Index;
 use crate::lease::LeaseTable;
+use crate::measure::Counts;
 use crate::reader::registry::Registry;
 use crate::record::RecordHeader;
 use crate::watch::EventSource;
@@ -49,9 +57,15 @@ pub(crate) struct Shared {
     leases: Mutex<LeaseTable>,
     members: Mutex<BTreeMap<u64, MemberAttributes>>,
     removed: Mutex<BTreeSet<u64>>,
+    auth: RwLock<Arc<AuthTable>>,
+    /// Of `auth`: asked by every request.
+    auth_enabled: AtomicBool,
+    auth_revision: AtomicU64,
+    tokens: Mutex<TokenTable>,
     pub(crate) registry: Registry,
     epoch: AtomicU64,
     swept: AtomicI64,
+    pub(crate) counts: Counts,
     waiting: Mutex<Waiting>,
 }
 
@@ -67,9 +81,14 @@ impl Shared {
             leases: Mutex::default(),
             members: Mutex::default(),
             removed: Mutex::default(),
+            auth: RwLock::default(),
+            auth_enabled: AtomicBool::new(false),
+            auth_revision: AtomicU64::new(AuthTable::default().revision()),
+            tokens: Mutex::default(),
             registry: Registry::default(),
             epoch: AtomicU64::new(0),
             swept: AtomicI64::new(-1),
+            counts: Counts::default(),
             waiting: Mutex::default(),
         }
     }
@@ -92,6 +111,62 @@ impl Shared {
 
     pub(crate) fn removed(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.removed.lock().expect(NO_PANIC)
+    }
+
+    /// Whether anybody must be asked who they are. Relaxed: what it orders against is ordered by the
+    /// revisions that are read with it.
+    pub(crate) fn auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn auth_revision(&self) -> u64 {
+        self.auth_revision.load(Ordering::Relaxed)
+    }
+
+    /// Who may do what, as of the last command applied.
+    pub(crate) fn auth(&self) -> Arc<AuthTable> {
+        self.auth.read().expect(NO_PANIC).clone()
+    }
+
+    pub(crate) fn tokens(&self) -> MutexGuard<'_, TokenTable> {
+        self.tokens.lock().expect(NO_PANIC)
+    }
+
+    /// Carries out a change of who may do what, of the entry at `index`.
+    pub(crate) fn change_auth(
+        &self,
+        change: &AuthChangeKind,
+        index: u64,
+    ) -> Result<(), AuthRefusal> {
+        let effect = {
+            let mut auth = self.auth.write().expect(NO_PANIC);
+            let effect = Arc::make_mut(&mut auth).change(change)?;
+            self.show_auth(&auth);
+            effect
+        };
+        match effect {
+            Effect::None => {}
+            Effect::EndAll => self.tokens().end_all(),
+            Effect::End(user) => self.tokens().end_of(user),
+            Effect::Assign(assign) => self.tokens().assign(assign, index),
+        }
+        Ok(())
+    }
+
+    /// Puts the facts of a checkpoint in the place of what is there. Which tokens ended by what was
+    /// skipped is not known, so all do.
+    pub(crate) fn replace_auth(&self, table: AuthTable) {
+        {
+            let mut auth = self.auth.write().expect(NO_PANIC);
+            *auth = Arc::new(table);
+            self.show_auth(&auth);
+        }
+        self.tokens().end_all();
+    }
+
+    fn show_auth(&self, table: &AuthTable) {
+        self.auth_enabled.store(table.is_enabled(), Ordering::Relaxed);
+        self.auth_revision.store(table.revision(), Ordering::Relaxed);
     }
 
     pub(crate) fn facts(&self) -> Facts {
@@ -214,6 +289,30 @@ impl Shared {
 }
 
 const NO_PANIC: &str = "a panic under a store lock ends the process";
+
+/// How many keys of a lease are looked at under one hold of the lease table's lock.
+const LEASE_SLICE: usize = 1024;
+
+impl LeasedKeys for Shared {
+    fn all_keys(&self, lease: i64, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        let mut last = None;
+        loop {
+            let keys = self.leases().keys_after(lease, last.as_ref(), LEASE_SLICE);
+            if !keys.iter().all(&mut *passes) {
+                return false;
+            }
+            if keys.len() < LEASE_SLICE {
+                return true;
+            }
+            last = keys.into_iter().next_back();
+        }
+    }
+
+    fn all_leases(&self, passes: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        let leases: Vec<i64> = self.leases().all().map(|lease| lease.id).collect();
+        leases.into_iter().all(|lease| self.all_keys(lease, passes))
+    }
+}
 
 impl EventSource for Shared {
     fn record(&self, revision: Revision) -> Result<Bytes, Fatal> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::auth::{AuthTable, StoredAuth};
 use crate::command::MemberAttributes;
 use crate::{Fatal, LeaseInfo, Position};
 
@@ -31,6 +32,9 @@ pub(crate) struct Tables {
     pub members: Vec<MemberAttributes>,
     #[prost(fixed64, repeated, tag = "11")]
     pub removed: Vec<u64>,
+    /// None in a store in which nobody was ever given any rights.
+    #[prost(message, optional, tag = "20")]
+    pub auth: Option<StoredAuth>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -80,6 +84,10 @@ impl Tables {
     pub(crate) fn set_membership(&mut self, position: Position, membership: Bytes) {
         (self.membership_term, self.membership_index) = (position.term, position.index);
         self.membership = membership;
+    }
+
+    pub(crate) fn auth(&self) -> Result<AuthTable, Fatal> {
+        self.auth.as_ref().map_or_else(|| Ok(AuthTable::default()), StoredAuth::restored)
     }
 
     pub(crate) fn leases(&self) -> impl Iterator<Item = LeaseInfo> + '_ {

@@ -94,8 +94,16 @@ impl<'a> Write<'a> {
         let kind = written.version.kind();
         let record = Record { revision, key, kind, bytes };
         self.note(&record, written.previous);
+        let counts = &self.shared.counts;
+        counts.puts.add_alone(1);
+        counts.put_bytes.add_alone((put.key.len() + value.len()) as u64);
         self.shared.records.append([record]);
         Ok(written.previous)
+    }
+
+    /// A range was read in the transaction.
+    pub(super) fn count_range(&self) {
+        self.shared.counts.ranges.add_alone(1);
     }
 
     /// Deletes the live keys of a range, a slice at a time; readers go on in between. If there is a
@@ -107,6 +115,7 @@ impl<'a> Write<'a> {
         prev_kv: bool,
         mut meanwhile: Option<Meanwhile<'_>>,
     ) -> Result<Deleted, Fatal> {
+        self.shared.counts.deletes.add_alone(1);
         let range = KeyRange::new(&delete.key, &delete.range_end);
         let mut deleted = Deleted { count: 0, prevs: Vec::new() };
         let mut cursor = None;

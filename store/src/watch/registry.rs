@@ -179,10 +179,7 @@ impl Registry {
         let core = self.stream(number).core.clone();
         let (id, range) = match self.admit(number, &spec) {
             Ok(admitted) => admitted,
-            Err(reason) => {
-                queue(&core, Item::Plain(Delivery::Refused { reason }), &mut wakes);
-                return wakes;
-            }
+            Err(reason) => return self.refuse(number, reason),
         };
         let created = Delivery::Created { id, revision: self.current };
         queue(&core, Item::Plain(created), &mut wakes);
@@ -199,6 +196,14 @@ impl Registry {
         } else {
             self.fall_behind(key, Revision::new(start, 0), &mut wakes);
         }
+        wakes
+    }
+
+    /// Queues the answer to a creation that is refused.
+    pub(super) fn refuse(&mut self, number: u64, reason: RefusedReason) -> Wakes {
+        let mut wakes = Wakes::default();
+        let core = self.stream(number).core.clone();
+        queue(&core, Item::Plain(Delivery::Refused { reason }), &mut wakes);
         wakes
     }
 

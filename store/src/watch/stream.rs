@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::queue::StreamCore;
-use super::{Delivery, Shared, StreamLimits, Wake, WatchSpec};
+use super::{Delivery, RefusedReason, Shared, StreamLimits, Wake, WatchSpec};
 
 /// One client connection's watchers. Requests are answered through [`WatchStream::next`], in the
 /// order in which they were made. Dropping it cancels everything.
@@ -24,6 +24,12 @@ impl WatchStream {
     pub fn create(&self, spec: WatchSpec) {
         let compacted = self.shared.source.compacted();
         let wakes = self.shared.lock().create(self.core.number, spec, compacted);
+        wakes.fire();
+    }
+
+    /// Answers a creation that is refused for a reason outside the hub, in its turn.
+    pub fn refuse(&self, reason: RefusedReason) {
+        let wakes = self.shared.lock().refuse(self.core.number, reason);
         wakes.fire();
     }
 

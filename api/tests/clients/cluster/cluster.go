@@ -16,6 +16,11 @@ type Options struct {
 	Members int
 	NoFsync bool
 	Args    []string
+	// ClientTLS and PeerTLS make the URLs https; the certificates are flags in Args.
+	ClientTLS, PeerTLS bool
+	// Before is called when names, ports and directories are known and nothing
+	// runs yet.
+	Before func(*Cluster) error
 }
 
 // Cluster is a set of members on loopback that share one token.
@@ -49,7 +54,13 @@ func Launch(server Server, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.startAll(); err != nil {
+	if options.Before != nil {
+		err = options.Before(c)
+	}
+	if err == nil {
+		err = c.startAll()
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -63,7 +74,7 @@ func prepare(server Server, options Options) (*Cluster, error) {
 	}
 	c := &Cluster{Server: server, directory: directory}
 	for i := range max(options.Members, 1) {
-		if _, err := c.Grow(fmt.Sprintf("m%d", i+1)); err != nil {
+		if _, err := c.Grow(fmt.Sprintf("m%d", i+1), options); err != nil {
 			return nil, err
 		}
 	}
@@ -74,8 +85,9 @@ func prepare(server Server, options Options) (*Cluster, error) {
 }
 
 // Grow makes room for one more member, which is not started.
-func (c *Cluster) Grow(name string) (*Member, error) {
-	member := &Member{Name: name, server: c.Server}
+func (c *Cluster) Grow(name string, options Options) (*Member, error) {
+	member := &Member{Name: name, server: c.Server,
+		clientScheme: scheme(options.ClientTLS), peerScheme: scheme(options.PeerTLS)}
 	var err error
 	if member.ClientPort, err = freePort(); err != nil {
 		return nil, err
@@ -107,6 +119,27 @@ func (c *Cluster) Join(member *Member, options Options) error {
 	}
 	member.args = args
 	return member.Start()
+}
+
+func scheme(tls bool) string {
+	if tls {
+		return "https"
+	}
+	return "http"
+}
+
+// RestoreArgs are the flags that make a member's data directory of a snapshot,
+// etcdutl's and ours.
+func (c *Cluster) RestoreArgs(member *Member) []string {
+	var kept []string
+	for _, argument := range c.arguments(member, Options{}) {
+		for _, name := range []string{"name", "data-dir", "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-token"} {
+			if strings.HasPrefix(argument, "--"+name+"=") {
+				kept = append(kept, argument)
+			}
+		}
+	}
+	return kept
 }
 
 func (c *Cluster) arguments(member *Member, options Options) []string {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,8 @@ type Member struct {
 	PeerPort   int
 	DataDir    string
 
+	clientScheme, peerScheme string
+
 	server  Server
 	args    []string
 	logPath string
@@ -44,13 +47,22 @@ type process struct {
 }
 
 // ClientURL is where clients reach the member.
-func (m *Member) ClientURL() string { return fmt.Sprintf("http://127.0.0.1:%d", m.ClientPort) }
+func (m *Member) ClientURL() string {
+	return fmt.Sprintf("%s://127.0.0.1:%d", m.clientScheme, m.ClientPort)
+}
 
 // Endpoint is the same without a scheme.
 func (m *Member) Endpoint() string { return fmt.Sprintf("127.0.0.1:%d", m.ClientPort) }
 
 // PeerURL is where the other members reach it.
-func (m *Member) PeerURL() string { return fmt.Sprintf("http://127.0.0.1:%d", m.PeerPort) }
+func (m *Member) PeerURL() string { return fmt.Sprintf("%s://127.0.0.1:%d", m.peerScheme, m.PeerPort) }
+
+// With adds flags for the next starts, and gives what takes them away again.
+func (m *Member) With(flags ...string) (without func()) {
+	before := m.args
+	m.args = append(slices.Clone(before), flags...)
+	return func() { m.args = before }
+}
 
 // Spawn starts the process and does not wait for it.
 func (m *Member) Spawn() error {
@@ -207,6 +219,15 @@ func endedBySigterm(err error) bool {
 	}
 	status, ok := exit.Sys().(syscall.WaitStatus)
 	return ok && status.Signaled() && status.Signal() == syscall.SIGTERM
+}
+
+// Log is everything the member has logged so far.
+func (m *Member) Log() string {
+	content, err := os.ReadFile(m.logPath)
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
 }
 
 // LogTail is the end of the member's log, for error messages.

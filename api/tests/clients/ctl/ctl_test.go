@@ -26,7 +26,7 @@ var scripts = []script{
 	{"watch and run", scriptWatchExec},
 	{"lease", scriptLease}, {"lease keep-alive", scriptKeepAlive}, {"lease expiry", scriptLeaseExpiry},
 	{"lock", scriptLock}, {"elect", scriptElect},
-	{"endpoint", scriptEndpoint}, {"members", scriptMembers}, {"compaction", scriptCompaction}, {"mistakes", scriptMistakes},
+	{"endpoint", scriptEndpoint}, {"members", scriptMembers}, {"compaction", scriptCompaction}, {"mistakes", scriptMistakes}, {"auth", scriptAuth},
 }
 
 func tools(t *testing.T) []tool {
@@ -45,8 +45,10 @@ func TestScripts(t *testing.T) {
 		for _, members := range []int{1, 3} {
 			t.Run(fmt.Sprintf("%s on %d", tool.name, members), func(t *testing.T) {
 				t.Parallel()
-				reference := cluster.Start(t, cluster.Reference(t), cluster.Options{Members: members, NoFsync: true})
-				target := cluster.Start(t, cluster.Target(t), cluster.Options{Members: members, NoFsync: true})
+				// Each command with a user hashes a password.
+				options := cluster.Options{Members: members, NoFsync: true, Args: []string{"--bcrypt-cost=4"}}
+				reference := cluster.Start(t, cluster.Reference(t), options)
+				target := cluster.Start(t, cluster.Target(t), options)
 				for _, script := range scripts {
 					t.Run(script.name, func(t *testing.T) {
 						want := play(t, script, tool, reference)

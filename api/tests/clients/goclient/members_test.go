@@ -1,6 +1,8 @@
 package goclient
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,7 +129,7 @@ func caseUnstartedVoter(e *env) {
 // grow adds a learner, starts it, and promotes it once it is in sync.
 func (e *env) grow(name string) {
 	e.Helper()
-	member, err := e.cluster.Grow(name)
+	member, err := e.cluster.Grow(name, cluster.Options{})
 	e.must(err)
 	added, err := e.add([]string{member.PeerURL()}, true)
 	e.must(err)
@@ -232,4 +234,41 @@ func caseLostData(e *env) {
 	list, err := e.client.MemberList(e.ctx)
 	e.must(err)
 	equal(e, "members", len(list.Members), 3)
+}
+
+// TestForceNewCluster makes a cluster of one of the members of a lost one.
+func TestForceNewCluster(t *testing.T) {
+	c := cluster.Start(t, cluster.Target(t), cluster.Options{Members: 3})
+	e := newEnv(t, c)
+	for i := range 100 {
+		e.put("k", strconv.Itoa(i))
+	}
+	// etcd forgets the newest write, which its log does not call committed yet.
+	e.put("another", "v")
+	left := c.Members[0]
+	id := e.memberID(left.Name)
+	// Every member has everything once it has answered a read.
+	_, err := e.connect(left.Endpoint()).Get(e.ctx, "k")
+	e.must(err)
+	for _, member := range c.Members {
+		e.must(member.Kill())
+	}
+	without := left.With("--force-new-cluster")
+	e.must(left.Start())
+	without()
+	e.client = e.connect(left.Endpoint())
+	equal(e, "value", e.value("k"), "99")
+	list, err := e.client.MemberList(e.ctx)
+	e.must(err)
+	equal(e, "members", len(list.Members), 1)
+	equal(e, "member", list.Members[0].ID, id)
+	e.put("k", "alone")
+	e.must(left.Stop())
+	e.must(left.Start())
+	equal(e, "value", e.value("k"), "alone")
+	for _, member := range slices.Clone(c.Members[1:]) {
+		c.Forget(member)
+	}
+	e.grow("m4")
+	e.put("k", "two")
 }

@@ -1,0 +1,171 @@
+//! What etcd 3.6 keeps in which bucket, and in which bytes.
+//!
+//! ```text
+//! key              revision (17 bytes; 18 with a t for a deletion) -> mvccpb.KeyValue
+//! lease            id, 8 bytes -> leasepb.Lease
+//! meta             consistent_index, term, confState, storageVersion, *CompactRev
+//! cluster          clusterVersion, downgrade
+//! members          id in hex -> JSON     members_removed   id in hex -> "removed"
+//! auth, authUsers, authRoles, alarm
+//! ```
+
+use bytes::Bytes;
+use holdfast_raft::Member;
+use holdfast_store::record::encode_tombstone;
+use holdfast_store::{LeaseInfo, Record, RecordKind, Revision};
+use prost::Message;
+use serde_json::{Value, json};
+
+/// Every key's every revision.
+pub const KEY: &[u8] = b"key";
+/// Leases.
+pub const LEASE: &[u8] = b"lease";
+/// Facts about the database as a whole.
+pub const META: &[u8] = b"meta";
+/// Facts about the cluster.
+pub const CLUSTER: &[u8] = b"cluster";
+/// Its members.
+pub const MEMBERS: &[u8] = b"members";
+/// Who was one.
+pub const MEMBERS_REMOVED: &[u8] = b"members_removed";
+/// Active alarms.
+pub const ALARM: &[u8] = b"alarm";
+/// Whether authentication is on, and its revision.
+pub const AUTH: &[u8] = b"auth";
+/// Users.
+pub const AUTH_USERS: &[u8] = b"authUsers";
+/// Roles.
+pub const AUTH_ROLES: &[u8] = b"authRoles";
+
+/// In [`META`]: the last entry applied, 8 bytes.
+pub const CONSISTENT_INDEX: &[u8] = b"consistent_index";
+/// In [`META`]: its term, 8 bytes.
+pub const TERM: &[u8] = b"term";
+/// In [`META`]: raft's members, JSON.
+pub const CONF_STATE: &[u8] = b"confState";
+/// In [`META`]: the version of etcd that made the database.
+pub const STORAGE_VERSION: &[u8] = b"storageVersion";
+/// In [`META`]: the compaction asked for, a revision.
+pub const SCHEDULED_COMPACT: &[u8] = b"scheduledCompactRev";
+/// In [`META`]: the compaction carried out, a revision.
+pub const FINISHED_COMPACT: &[u8] = b"finishedCompactRev";
+/// In [`CLUSTER`].
+pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+/// In [`AUTH`]: 8 bytes.
+pub const AUTH_REVISION: &[u8] = b"authRevision";
+/// In [`AUTH`]: one byte.
+pub const AUTH_ENABLED: &[u8] = b"authEnabled";
+
+const REVISION_BYTES: usize = 17;
+const TOMBSTONE_MARK: u8 = b't';
+
+/// `leasepb.Lease`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct StoredLease {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(int64, tag = "2")]
+    ttl: i64,
+    #[prost(int64, tag = "3")]
+    remaining_ttl: i64,
+}
+
+/// A revision as a key, 17 bytes.
+pub fn revision_key(revision: Revision) -> [u8; REVISION_BYTES] {
+    let mut key = [0; REVISION_BYTES];
+    key[..8].copy_from_slice(&revision.main.to_be_bytes());
+    key[8] = b'_';
+    key[9..].copy_from_slice(&revision.sub.to_be_bytes());
+    key
+}
+
+/// A record's key and value.
+pub fn record_pair(record: &Record) -> (Vec<u8>, Bytes) {
+    let mut key = revision_key(record.revision).to_vec();
+    match record.kind {
+        RecordKind::Put { .. } => (key, record.bytes.clone()),
+        RecordKind::Tombstone => {
+            key.push(TOMBSTONE_MARK);
+            (key, encode_tombstone(&record.key, 0))
+        }
+    }
+}
+
+/// The revision of a key in [`KEY`], and whether it stands for a deletion.
+pub fn parse_revision(key: &[u8]) -> Option<(Revision, bool)> {
+    let is_tombstone = match key.get(REVISION_BYTES..)? {
+        [] => false,
+        [TOMBSTONE_MARK] => true,
+        _ => return None,
+    };
+    let number = |at: usize| key[at..at + 8].try_into().map(i64::from_be_bytes).ok();
+    let revision = Revision::new(number(0)?, number(9)?);
+    (key[8] == b'_' && revision.main >= 0 && revision.sub >= 0).then_some((revision, is_tombstone))
+}
+
+/// A lease's key and value.
+pub fn lease_pair(lease: &LeaseInfo) -> ([u8; 8], Vec<u8>) {
+    let LeaseInfo { id, ttl, remaining_ttl } = *lease;
+    (id.to_be_bytes(), StoredLease { id, ttl, remaining_ttl }.encode_to_vec())
+}
+
+/// A lease, from its value.
+pub fn parse_lease(value: &[u8]) -> Option<LeaseInfo> {
+    let StoredLease { id, ttl, remaining_ttl } = StoredLease::decode(value).ok()?;
+    (id != 0).then_some(LeaseInfo { id, ttl, remaining_ttl })
+}
+
+/// A member's key and value.
+pub fn member_pair(member: &Member) -> (Vec<u8>, Vec<u8>) {
+    let mut value = json!({ "id": member.id, "peerURLs": member.peer_urls });
+    if member.is_learner {
+        value["isLearner"] = Value::Bool(true);
+    }
+    if !member.name.is_empty() {
+        value["name"] = member.name.clone().into();
+    }
+    if !member.client_urls.is_empty() {
+        value["clientURLs"] = member.client_urls.clone().into();
+    }
+    (format!("{:x}", member.id).into_bytes(), value.to_string().into_bytes())
+}
+
+/// Raft's members, as etcd keeps them.
+pub fn conf_state(members: &[Member]) -> Vec<u8> {
+    let ids = |learners: bool| -> Vec<u64> {
+        members.iter().filter(|m| m.is_learner == learners).map(|member| member.id).collect()
+    };
+    let mut state = json!({ "voters": ids(false), "auto_leave": false });
+    let learners = ids(true);
+    if !learners.is_empty() {
+        state["learners"] = learners.into();
+    }
+    state.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_are_etcds_keys() {
+        let key = *b"\0\0\0\0\0\0\0\x04_\0\0\0\0\0\0\0\x01";
+        assert_eq!(revision_key(Revision::new(4, 1)), key);
+        assert_eq!(parse_revision(&key), Some((Revision::new(4, 1), false)));
+        assert_eq!(parse_revision(&[&key[..], b"t"].concat()), Some((Revision::new(4, 1), true)));
+        for wrong in
+            [&key[..16], &[&key[..], b"x"].concat(), b"\xff\0\0\0\0\0\0\x04_\0\0\0\0\0\0\0\x01"]
+        {
+            assert_eq!(parse_revision(wrong), None);
+        }
+    }
+
+    #[test]
+    fn leases_are_etcds() {
+        let lease = LeaseInfo { id: 0x2040_a1fe, ttl: 1000, remaining_ttl: 0 };
+        let (key, value) = lease_pair(&lease);
+        assert_eq!(key, [0, 0, 0, 0, 0x20, 0x40, 0xa1, 0xfe]);
+        assert_eq!(parse_lease(&value), Some(lease));
+        assert_eq!(value, [8, 0xfe, 0xc3, 0x82, 0x82, 2, 16, 0xe8, 7]);
+    }
+}

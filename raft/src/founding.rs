@@ -1,0 +1,124 @@
+//! A data directory that is filled with a history from elsewhere, before any member runs on it.
+//!
+//! Every member of the new cluster is given the same history and the same membership, as of the
+//! same entry, without a word between them: the log begins after that entry, which is the newest
+//! one and committed. What makes the directory a member's, its identity, is written last; a
+//! directory that was not finished is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use holdfast_store::files::Files;
+use holdfast_store::{Import, ImportError, Imported, Options, Position, Record};
+use rand::RngExt;
+
+use crate::checkpoint::membership_bytes;
+use crate::config::{NodeConfig, Seams};
+use crate::directory;
+use crate::error::OpenError;
+use crate::identity::Identity;
+use crate::node::plan::{self, Plan};
+use crate::types::{Membership, StoredMembership, log_id};
+use crate::wal::{self, Hooks, LogId, Vote, WalCore, WalOptions};
+
+/// The term of the entry that the history ends with.
+const TERM: u64 = 1;
+
+/// A data directory being filled.
+pub struct Founding {
+    config: NodeConfig,
+    seams: Seams,
+    plan: Plan,
+    identity: Identity,
+    import: Import,
+    _lock: directory::Lock,
+}
+
+impl Founding {
+    /// Begins in the directory of the member that `config` describes; it is absent or empty.
+    pub fn begin(config: NodeConfig, seams: Seams) -> Result<Self, OpenError> {
+        let plan = plan::plan(&config)?;
+        check_empty(&config.data_directory, &*seams.files)?;
+        let lock = directory::lock(&config.data_directory)?;
+        let identity = Identity {
+            member_id: plan.member_id,
+            cluster_id: plan.cluster_id,
+            incarnation: crate::runtime::generator().random_range(1..=u64::MAX),
+        };
+        let mut options = Options::new(&config.data_directory);
+        options.files = seams.files.clone();
+        options.backend = seams.backend.clone();
+        options.incarnation = identity.incarnation;
+        let import = Import::begin(options, position(&plan)).map_err(holdfast_store::Fatal::new)?;
+        Ok(Self { config, seams, plan, identity, import, _lock: lock })
+    }
+
+    /// Adds the next record, in revision order.
+    pub fn push(&mut self, record: Record) -> Result<(), ImportError> {
+        self.import.push(record)
+    }
+
+    /// Makes the directory a member's. `imported` says everything but who the members are.
+    pub fn finish(self, imported: Imported) -> Result<Identity, OpenError> {
+        let at = position(&self.plan);
+        let voters: BTreeSet<u64> = self.plan.members.keys().copied().collect();
+        let nodes: BTreeMap<_, _> = self.plan.members.clone();
+        let membership =
+            Membership::new(vec![voters], nodes).map_err(holdfast_store::Fatal::new)?;
+        let stored = StoredMembership::new(Some(log_id(at.term, at.index)), membership);
+        let imported =
+            Imported { membership_position: at, membership: membership_bytes(&stored), ..imported };
+        self.import.finish(imported).map_err(holdfast_store::Fatal::new)?;
+        let first = *self.plan.members.keys().next().expect("a cluster has members");
+        begin_log(&self.config.data_directory, &self.seams, at, first)?;
+        directory::record(&self.config.data_directory, &*self.seams.files, self.identity)?;
+        Ok(self.identity)
+    }
+}
+
+/// As many entries as there are members, as if each had been added by one.
+fn position(plan: &Plan) -> Position {
+    Position { term: TERM, index: plan.members.len() as u64 }
+}
+
+fn check_empty(path: &Path, files: &dyn Files) -> Result<(), OpenError> {
+    let failed =
+        |source| OpenError::Io { what: format!("looking into {}", path.display()), source };
+    if files.exists(path).map_err(failed)? && !files.list(path).map_err(failed)?.is_empty() {
+        return Err(OpenError::NotEmpty(path.display().to_string()));
+    }
+    Ok(())
+}
+
+/// A log without entries, after `at`. The vote keeps anyone from leading in the term of `at`.
+fn begin_log(
+    data_directory: &Path,
+    seams: &Seams,
+    at: Position,
+    candidate: u64,
+) -> Result<(), OpenError> {
+    let fatal = |error: wal::WalError| holdfast_store::Fatal::new(error);
+    let space = seams.files.space(data_directory).map_err(|source| OpenError::Io {
+        what: format!("measuring the file system of {}", data_directory.display()),
+        source,
+    })?;
+    let folder = wal::directory(data_directory);
+    let options = WalOptions::for_space(space);
+    let mut opened =
+        wal::open(seams.files.clone(), &folder, options, Hooks::default()).map_err(fatal)?;
+    let id = LogId { term: at.term, index: at.index };
+    let vote = Vote { term: at.term, node: Some(candidate), committed: false };
+    opened.wal.purge(id).map_err(fatal)?;
+    opened.wal.save_committed(id).map_err(fatal)?;
+    opened.wal.save_vote(vote, Box::new(|_| {})).map_err(fatal)?;
+    write_out(&mut opened.core, &opened.wal)
+}
+
+fn write_out(core: &mut WalCore, wal: &wal::Wal) -> Result<(), OpenError> {
+    core.step().fire();
+    core.idle().fire();
+    match wal.failure() {
+        Some(failure) => Err(holdfast_store::Fatal::new(failure).into()),
+        None => Ok(()),
+    }
+}
