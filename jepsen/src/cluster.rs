@@ -22,6 +22,7 @@ pub const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 struct Member {
     name: String,
     client_address: String,
+    peer_address: String,
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Child>,
@@ -32,6 +33,7 @@ pub struct Cluster {
     binary: PathBuf,
     members: Vec<Member>,
     hosts: Option<Hosts>,
+    directory: PathBuf,
 }
 
 impl Cluster {
@@ -62,13 +64,20 @@ impl Cluster {
                     &initial_cluster,
                 );
                 let log = directory.join(format!("{name}.log"));
-                Member { name, client_address: client, arguments, log, process: None }
+                Member {
+                    name,
+                    client_address: client,
+                    peer_address: peer,
+                    arguments,
+                    log,
+                    process: None,
+                }
             })
             .collect();
         let binary = args.target_binary.canonicalize().with_context(|| {
             format!("the server binary {} is not there", args.target_binary.display())
         })?;
-        let mut cluster = Self { binary, members, hosts };
+        let mut cluster = Self { binary, members, hosts, directory: directory.to_owned() };
         for index in 0..MEMBERS {
             cluster.start_member(index)?;
         }
@@ -79,6 +88,58 @@ impl Cluster {
     /// Where clients reach member `index`.
     pub fn address(&self, index: usize) -> &str {
         &self.members[index].client_address
+    }
+
+    /// Where clients reach every member.
+    pub fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.client_address.clone()).collect()
+    }
+
+    /// Where the others would reach a member that is to come, and where clients would.
+    pub fn free_addresses() -> anyhow::Result<(String, String)> {
+        addresses(None)?.into_iter().next().context("addresses for three")
+    }
+
+    /// Starts a member that has been added to the cluster, in no place of it yet.
+    pub fn start_joining(
+        &mut self,
+        args: &Args,
+        name: &str,
+        (client, peer): (String, String),
+    ) -> anyhow::Result<()> {
+        let known = self.members.iter().map(|m| format!("{}=http://{}", m.name, m.peer_address));
+        let all: Vec<String> = known.chain([format!("{name}=http://{peer}")]).collect();
+        let data = self.directory.join(name);
+        let mut arguments = arguments(args, &data, name, &client, &peer, &all.join(","));
+        for argument in &mut arguments {
+            if argument == "--initial-cluster-state=new" {
+                *argument = "--initial-cluster-state=existing".to_owned();
+            }
+        }
+        let log = self.directory.join(format!("{name}.log"));
+        let (client_address, peer_address) = (client, peer);
+        let name = name.to_owned();
+        self.members.push(Member {
+            name,
+            client_address,
+            peer_address,
+            arguments,
+            log,
+            process: None,
+        });
+        self.start_member(self.members.len() - 1)
+    }
+
+    /// Gives the place of a removed member to the one that joined last. The removed one ends by
+    /// itself.
+    pub async fn put_in_place(&mut self, place: usize, limit: Duration) -> anyhow::Result<()> {
+        let mut removed = self.members.swap_remove(place);
+        assert_eq!(self.members.len(), MEMBERS, "one joined, one goes");
+        let mut process = removed.process.take().context("the member is down")?;
+        let ended = tokio::time::timeout(limit, process.wait()).await;
+        let log = removed.log.display();
+        ended.with_context(|| format!("{} was removed and goes on; see {log}", removed.name))??;
+        Ok(())
     }
 
     /// The members' network, where they have one of their own.
