@@ -101,6 +101,12 @@ pub struct Config {
     pub extensive_metrics: bool,
     /// Never wait for the disk.
     pub unsafe_no_fsync: bool,
+    /// Refuse changes of the membership that endanger the quorum.
+    pub strict_reconfig_check: bool,
+    /// Learners permitted at a time.
+    pub learners_max: u64,
+    /// Go on as the only member of the cluster.
+    pub force_new_cluster: bool,
     /// How clients authenticate.
     pub auth: auth::Settings,
 }
@@ -164,6 +170,9 @@ impl Config {
             traces: traces(settings)?,
             extensive_metrics: settings.text("metrics") == "extensive",
             unsafe_no_fsync: settings.boolean("unsafe-no-fsync"),
+            strict_reconfig_check: settings.boolean("strict-reconfig-check"),
+            learners_max: u64::try_from(settings.signed("max-learners")).unwrap_or(0),
+            force_new_cluster: settings.boolean("force-new-cluster"),
             auth,
         };
         config.check_timing()?;
@@ -198,6 +207,9 @@ impl Config {
             max_request_bytes: self.max_request_bytes as usize,
             quota_bytes: self.quota_bytes,
             unsafe_no_fsync: self.unsafe_no_fsync,
+            strict_reconfig_check: self.strict_reconfig_check,
+            learners_max: self.learners_max,
+            force_new_cluster: self.force_new_cluster,
             pre_vote: self.pre_vote,
             block_cache_bytes: self.block_cache_bytes,
             warning_apply_duration: self.warning_apply_duration,

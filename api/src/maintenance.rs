@@ -119,7 +119,8 @@ pub async fn move_leader(
         return Err(Error::NotLeader);
     }
     let target = node.members().into_iter().find(|member| member.id == request.target_id);
-    if target.is_none_or(|member| member.is_learner) {
+    // One that was added as a voter cannot lead before it has caught up.
+    if target.is_none_or(|member| member.is_learner) || !node.votes(request.target_id) {
         return Err(Error::BadLeaderTransferee);
     }
     if request.target_id == node.identity().member_id

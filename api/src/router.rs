@@ -202,6 +202,18 @@ async fn rarest(
         "/etcdserverpb.Cluster/MemberList" => {
             unary(request, limit, |r, _| cluster::member_list(s, r)).await
         }
+        "/etcdserverpb.Cluster/MemberAdd" => {
+            unary(request, limit, |r, _| cluster::member_add(s, r)).await
+        }
+        "/etcdserverpb.Cluster/MemberRemove" => {
+            unary(request, limit, |r, _| cluster::member_remove(s, r)).await
+        }
+        "/etcdserverpb.Cluster/MemberUpdate" => {
+            unary(request, limit, |r, _| cluster::member_update(s, r)).await
+        }
+        "/etcdserverpb.Cluster/MemberPromote" => {
+            unary(request, limit, |r, _| cluster::member_promote(s, r)).await
+        }
         STATUS => {
             let status = |StatusRequest {}, _| async { Ok(maintenance::status(s)) };
             unary(request, limit, status).await

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use holdfast_raft::{LeaseError, ProposeError, ReadBarrierError};
+use holdfast_raft::{LeaseError, MemberError, MemberRefusal, ProposeError, ReadBarrierError};
 use holdfast_store::Rejected;
 use holdfast_store::auth::AuthRefusal;
 use tonic::Code;
@@ -57,6 +57,7 @@ errors! {
     DuplicateKey, InvalidArgument, "etcdserver: duplicate key given in txn request";
     InvalidClientApiVersion, InvalidArgument, "etcdserver: invalid client api version";
     InvalidSortOption, InvalidArgument, "etcdserver: invalid sort option";
+    MemberBadUrls, InvalidArgument, "etcdserver: given member URLs are invalid";
     RequestTooLarge, InvalidArgument, "etcdserver: request is too large";
     UserEmpty, InvalidArgument, "etcdserver: user name is empty";
     RoleEmpty, InvalidArgument, "etcdserver: role name is empty";
@@ -77,8 +78,17 @@ errors! {
     PermissionNotGranted, FailedPrecondition, "etcdserver: permission is not granted to the role";
     AuthNotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled";
     LeaseNotFound, NotFound, "etcdserver: requested lease not found";
+    MemberNotFound, NotFound, "etcdserver: member not found";
     TooManyRequests, Unknown, "etcdserver: too many requests";
+    MemberNotEnoughStarted, Unknown,
+        "etcdserver: re-configuration failed due to not enough started members";
     LeaseExists, FailedPrecondition, "etcdserver: lease already exists";
+    MemberExists, FailedPrecondition, "etcdserver: member ID already exist";
+    PeerUrlExists, FailedPrecondition, "etcdserver: Peer URLs already exists";
+    MemberNotLearner, FailedPrecondition, "etcdserver: can only promote a learner member";
+    LearnerNotReady, FailedPrecondition,
+        "etcdserver: can only promote a learner member which is in sync with leader";
+    TooManyLearners, FailedPrecondition, "etcdserver: too many learner members in cluster";
     NotLeader, FailedPrecondition, "etcdserver: not leader";
     NotSupportedForLearner, FailedPrecondition, "etcdserver: rpc not supported for learner";
     BadLeaderTransferee, FailedPrecondition, "etcdserver: bad leader transferee";
@@ -93,6 +103,7 @@ errors! {
         "etcdserver: request timed out, possibly due to previous leader failure";
     TimeoutDueToConnectionLost, Unavailable,
         "etcdserver: request timed out, possibly due to connection lost";
+    Unhealthy, Unavailable, "etcdserver: unhealthy cluster";
 }
 
 /// Why a watcher was not made, in the words of `cancel_reason`.
@@ -236,6 +247,24 @@ impl From<ReadBarrierError> for Error {
     }
 }
 
+impl From<MemberError> for Error {
+    fn from(error: MemberError) -> Self {
+        match error {
+            MemberError::Refused(MemberRefusal::NotFound) => Self::MemberNotFound,
+            MemberError::Refused(MemberRefusal::IdExists) => Self::MemberExists,
+            MemberError::Refused(MemberRefusal::PeerUrlExists) => Self::PeerUrlExists,
+            MemberError::Refused(MemberRefusal::NotEnoughStarted) => Self::MemberNotEnoughStarted,
+            MemberError::Refused(MemberRefusal::Unhealthy) => Self::Unhealthy,
+            MemberError::Refused(MemberRefusal::NotLearner) => Self::MemberNotLearner,
+            MemberError::Refused(MemberRefusal::LearnerNotReady) => Self::LearnerNotReady,
+            MemberError::Refused(MemberRefusal::TooManyLearners) => Self::TooManyLearners,
+            MemberError::Refused(MemberRefusal::TooManyRequests) => Self::TooManyRequests,
+            MemberError::TimedOut => Self::Timeout,
+            MemberError::Stopped => Self::Stopped,
+        }
+    }
+}
+
 impl From<LeaseError> for Error {
     fn from(error: LeaseError) -> Self {
         match error {
@@ -252,7 +281,7 @@ mod tests {
     use super::*;
 
     /// Written out a second time, as clients have it.
-    const AS_CLIENTS_HAVE_THEM: [(i32, &str); 42] = [
+    const AS_CLIENTS_HAVE_THEM: [(i32, &str); 51] = [
         (1, "watch canceled"),
         (3, "key is not provided"),
         (3, "key not found"),
@@ -262,6 +291,7 @@ mod tests {
         (3, "duplicate key given in txn request"),
         (3, "invalid client api version"),
         (3, "invalid sort option"),
+        (3, "given member URLs are invalid"),
         (3, "request is too large"),
         (3, "user name is empty"),
         (3, "role name is empty"),
@@ -281,8 +311,15 @@ mod tests {
         (9, "permission is not granted to the role"),
         (9, "authentication is not enabled"),
         (5, "requested lease not found"),
+        (5, "member not found"),
         (2, "too many requests"),
+        (2, "re-configuration failed due to not enough started members"),
         (9, "lease already exists"),
+        (9, "member ID already exist"),
+        (9, "Peer URLs already exists"),
+        (9, "can only promote a learner member"),
+        (9, "can only promote a learner member which is in sync with leader"),
+        (9, "too many learner members in cluster"),
         (9, "not leader"),
         (9, "rpc not supported for learner"),
         (9, "bad leader transferee"),
@@ -295,6 +332,7 @@ mod tests {
         (14, "request timed out"),
         (14, "request timed out, possibly due to previous leader failure"),
         (14, "request timed out, possibly due to connection lost"),
+        (14, "unhealthy cluster"),
     ];
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Args {
     /// Leader kills of a `failover` run.
     #[arg(long, default_value_t = 20)]
     pub kills: usize,
+    /// How often a `replace` run goes round the cluster.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
     /// Print the failover figures without judging them (for another server than holdfast).
     #[arg(long)]
     pub compare_only: bool,
@@ -64,6 +67,8 @@ pub enum Faults {
     Partition,
     /// A follower is down while many entries are written, and comes back; over and over.
     Lag,
+    /// Every member in turn is replaced: a learner is added and promoted, the old one removed.
+    Replace,
     /// The leader is killed again and again; measures the time to the first acknowledged write.
     Failover,
     /// Members that run `--from-binary` are replaced by the target, one after the other; in between,

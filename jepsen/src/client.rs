@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use holdfast_proto::etcdserverpb as pb;
+use pb::cluster_client::ClusterClient;
 use pb::kv_client::KvClient;
 use pb::maintenance_client::MaintenanceClient;
 use pb::watch_client::WatchClient;
@@ -24,6 +25,7 @@ pub const PREFIX: &[u8] = b"jepsen/";
 pub struct Client {
     kv: KvClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
+    cluster: ClusterClient<Channel>,
     /// For watches, whose streams outlive any deadline.
     watch: WatchClient<Channel>,
 }
@@ -54,7 +56,8 @@ impl Client {
         let with_deadline = endpoint.clone().timeout(REQUEST_TIMEOUT).connect_lazy();
         Ok(Self {
             kv: KvClient::new(with_deadline.clone()),
-            maintenance: MaintenanceClient::new(with_deadline),
+            maintenance: MaintenanceClient::new(with_deadline.clone()),
+            cluster: ClusterClient::new(with_deadline),
             watch: WatchClient::new(endpoint.connect_lazy()),
         })
     }
@@ -134,6 +137,24 @@ impl Client {
         let answer = self.maintenance.status(pb::StatusRequest {}).await?.into_inner();
         let member = answer.header.context("a status without a header")?.member_id;
         Ok(MemberStatus { member, leader: answer.leader })
+    }
+
+    /// Adds a learner that is to be reached at `peer_url`; gives its id.
+    pub async fn add_learner(&mut self, peer_url: &str) -> Result<u64, Status> {
+        let peer_ur_ls = vec![peer_url.to_owned()];
+        let request = pb::MemberAddRequest { peer_ur_ls, is_learner: true };
+        let answer = self.cluster.member_add(request).await?.into_inner();
+        answer.member.map(|member| member.id).ok_or_else(|| Status::internal("no member"))
+    }
+
+    /// Makes a voter of a learner.
+    pub async fn promote(&mut self, id: u64) -> Result<(), Status> {
+        self.cluster.member_promote(pb::MemberPromoteRequest { id }).await.map(|_| ())
+    }
+
+    /// Removes a member.
+    pub async fn remove(&mut self, id: u64) -> Result<(), Status> {
+        self.cluster.member_remove(pb::MemberRemoveRequest { id }).await.map(|_| ())
     }
 
     /// The member's hash at `revision`.

@@ -25,6 +25,7 @@ struct Member {
     client_address: String,
     binary: PathBuf,
     is_upgraded: bool,
+    peer_address: String,
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Child>,
@@ -34,6 +35,7 @@ struct Member {
 pub struct Cluster {
     members: Vec<Member>,
     hosts: Option<Hosts>,
+    directory: PathBuf,
 }
 
 impl Cluster {
@@ -70,13 +72,14 @@ impl Cluster {
                     client_address: client,
                     binary: binary.clone(),
                     is_upgraded: false,
+                    peer_address: peer,
                     arguments,
                     log,
                     process: None,
                 }
             })
             .collect();
-        let mut cluster = Self { members, hosts };
+        let mut cluster = Self { members, hosts, directory: directory.to_owned() };
         for index in 0..MEMBERS {
             cluster.start_member(index)?;
         }
@@ -87,6 +90,60 @@ impl Cluster {
     /// Where clients reach member `index`.
     pub fn address(&self, index: usize) -> &str {
         &self.members[index].client_address
+    }
+
+    /// Where clients reach every member.
+    pub fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.client_address.clone()).collect()
+    }
+
+    /// Where the others would reach a member that is to come, and where clients would.
+    pub fn free_addresses() -> anyhow::Result<(String, String)> {
+        addresses(None)?.into_iter().next().context("addresses for three")
+    }
+
+    /// Starts a member that has been added to the cluster, in no place of it yet.
+    pub fn start_joining(
+        &mut self,
+        args: &Args,
+        name: &str,
+        (client, peer): (String, String),
+    ) -> anyhow::Result<()> {
+        let known = self.members.iter().map(|m| format!("{}=http://{}", m.name, m.peer_address));
+        let all: Vec<String> = known.chain([format!("{name}=http://{peer}")]).collect();
+        let data = self.directory.join(name);
+        let mut arguments = arguments(args, &data, name, &client, &peer, &all.join(","));
+        for argument in &mut arguments {
+            if argument == "--initial-cluster-state=new" {
+                *argument = "--initial-cluster-state=existing".to_owned();
+            }
+        }
+        let log = self.directory.join(format!("{name}.log"));
+        let (client_address, peer_address) = (client, peer);
+        let name = name.to_owned();
+        self.members.push(Member {
+            name,
+            client_address,
+            binary: present(&args.target_binary)?,
+            is_upgraded: true,
+            peer_address,
+            arguments,
+            log,
+            process: None,
+        });
+        self.start_member(self.members.len() - 1)
+    }
+
+    /// Gives the place of a removed member to the one that joined last. The removed one ends by
+    /// itself.
+    pub async fn put_in_place(&mut self, place: usize, limit: Duration) -> anyhow::Result<()> {
+        let mut removed = self.members.swap_remove(place);
+        assert_eq!(self.members.len(), MEMBERS, "one joined, one goes");
+        let mut process = removed.process.take().context("the member is down")?;
+        let ended = tokio::time::timeout(limit, process.wait()).await;
+        let log = removed.log.display();
+        ended.with_context(|| format!("{} was removed and goes on; see {log}", removed.name))??;
+        Ok(())
     }
 
     /// The members' network, where they have one of their own.

@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod cluster;
 mod network;
+mod replace;
 mod report;
 mod runs;
 mod watcher;

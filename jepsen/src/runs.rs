@@ -1,5 +1,6 @@
 //! A run: cluster up, clients on, faults, faults over, clients off, everything read back, judged.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +14,8 @@ use crate::args::{Args, Faults};
 use crate::client::{Client, Hash};
 use crate::cluster::{Cluster, MEMBERS, RECOVERY_LIMIT};
 use crate::network::Hosts;
-use crate::workload::{Shared, run_client};
-use crate::{report, watcher};
+use crate::workload::{Addresses, Shared, run_client};
+use crate::{replace, report, watcher};
 use holdfast_jepsen::checker;
 use holdfast_jepsen::history::{Change, History, Outcome};
 
@@ -46,7 +47,7 @@ async fn run_in(args: &Args, seed: u64, directory: PathBuf) -> anyhow::Result<()
     let began = Instant::now();
     let stop = Rc::new(AtomicBool::new(false));
     let shared = Rc::new(Shared {
-        addresses: (0..MEMBERS).map(|index| cluster.address(index).to_owned()).collect(),
+        addresses: Rc::new(RefCell::new(cluster.addresses())),
         keys: args.keys,
         began,
         stop: Rc::clone(&stop),
@@ -57,13 +58,18 @@ async fn run_in(args: &Args, seed: u64, directory: PathBuf) -> anyhow::Result<()
         .collect();
     let watchers: Vec<_> = (0..MEMBERS)
         .map(|first| {
-            let (addresses, stop) = (shared.addresses.clone(), Rc::clone(&stop));
+            let (addresses, stop) = (Rc::clone(&shared.addresses), Rc::clone(&stop));
             tokio::task::spawn_local(async move { watcher::follow(addresses, first, &stop).await })
         })
         .collect();
 
-    let mut nemesis =
-        Nemesis { args, random: StdRng::seed_from_u64(seed), kills: Vec::new(), began };
+    let mut nemesis = Nemesis {
+        args,
+        random: StdRng::seed_from_u64(seed),
+        kills: Vec::new(),
+        began,
+        addresses: Rc::clone(&shared.addresses),
+    };
     let faults = nemesis.run(&mut cluster).await;
     tokio::time::sleep(CALM).await;
     stop.store(true, Ordering::Relaxed);
@@ -171,6 +177,8 @@ struct Nemesis<'a> {
     /// When leaders were killed, in nanoseconds since the run began.
     kills: Vec<u64>,
     began: Instant,
+    /// Where clients look for members.
+    addresses: Addresses,
 }
 
 impl Nemesis<'_> {
@@ -181,6 +189,7 @@ impl Nemesis<'_> {
             Faults::Kill => self.kill_at_random(cluster).await?,
             Faults::Partition => self.partition(cluster).await?,
             Faults::Lag => self.lag(cluster).await?,
+            Faults::Replace => self.replace_all(cluster).await?,
             Faults::Failover => self.kill_leaders(cluster).await?,
             Faults::Upgrade => self.upgrade(cluster).await?,
         }
@@ -256,6 +265,23 @@ impl Nemesis<'_> {
             self.pause(500..2000).await;
         }
         Ok(())
+    }
+
+    /// Round and round the cluster, in an order that is drawn for each round.
+    async fn replace_all(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        for round in 0..self.args.rounds {
+            let first = self.random.random_range(0..MEMBERS);
+            for step in 0..MEMBERS {
+                let place = (first + step) % MEMBERS;
+                let leader = cluster.leader(RECOVERY_LIMIT).await?;
+                println!("{:7.2}s member {place} is replaced, leader {leader}", self.seconds());
+                let name = format!("m{place}-{round}");
+                replace::replace(cluster, self.args, place, &name).await?;
+                self.addresses.borrow_mut()[place] = cluster.address(place).to_owned();
+                self.pause(100..500).await;
+            }
+        }
+        cluster.wait_for_all(RECOVERY_LIMIT).await
     }
 
     async fn kill_leaders(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {

@@ -7,22 +7,24 @@ use anyhow::{Context as _, bail};
 use tokio::time::Instant;
 
 use crate::client::{Client, changes};
+use crate::cluster::MEMBERS;
+use crate::workload::Addresses;
 use holdfast_jepsen::history::Change;
 
 /// A stream that says nothing for so long is given up for another.
 const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Follows all changes until `stop` is set; returns them in the order they came.
-pub async fn follow(addresses: Vec<String>, first: usize, stop: &AtomicBool) -> Vec<Change> {
+pub async fn follow(addresses: Addresses, first: usize, stop: &AtomicBool) -> Vec<Change> {
     let mut received: Vec<Change> = Vec::new();
     for turn in first.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let address = &addresses[turn % addresses.len()];
+        let address = addresses.borrow()[turn % MEMBERS].clone();
         let next = received.last().map_or(1, |change| change.revision + 1);
         // A broken stream is what faults are for; the next turn resumes.
-        let _ = follow_one(address, next, &mut received, stop).await;
+        let _ = follow_one(&address, next, &mut received, stop).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     received

@@ -15,10 +15,13 @@ use holdfast_jepsen::history::{Operation, Outcome, Record};
 /// After a request that was not answered, a client waits so long before it tries another member.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
+/// Where members are reached now, by their place in the cluster.
+pub type Addresses = Rc<RefCell<Vec<String>>>;
+
 /// What all clients share.
 pub struct Shared {
-    /// Where members are reached.
-    pub addresses: Vec<String>,
+    /// Where members are reached; changes when one is replaced.
+    pub addresses: Addresses,
     /// How many keys there are.
     pub keys: u64,
     /// Against which all times are measured.
@@ -32,8 +35,9 @@ pub struct Shared {
 /// Runs client `number` until told to stop.
 pub async fn run_client(shared: Rc<Shared>, number: usize, seed: u64) -> anyhow::Result<()> {
     let mut random = StdRng::seed_from_u64(seed.wrapping_add(number as u64));
+    let mut addresses = shared.addresses.borrow().clone();
     let mut clients =
-        shared.addresses.iter().map(|a| Client::new(a)).collect::<anyhow::Result<Vec<_>>>()?;
+        addresses.iter().map(|a| Client::new(a)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut member = number % clients.len();
     let mut known: BTreeMap<u64, i64> = BTreeMap::new();
     let mut writes = 0;
@@ -47,6 +51,11 @@ pub async fn run_client(shared: Rc<Shared>, number: usize, seed: u64) -> anyhow:
         remember(&mut known, operation, outcome);
         if outcome.revision().is_none() {
             member = (member + 1) % clients.len();
+            let address = shared.addresses.borrow()[member].clone();
+            if address != addresses[member] {
+                clients[member] = Client::new(&address)?;
+                addresses[member] = address;
+            }
             tokio::time::sleep(PAUSE_AFTER_ERROR).await;
         }
     }

@@ -14,7 +14,7 @@ use holdfast_store::{Context, Fatal, Frozen, Position, ReceivedCheckpoint, State
 use openraft::EntryPayload;
 use tokio::time::Instant;
 
-use crate::checkpoint::membership_bytes;
+use crate::checkpoint::{membership_bytes, membership_from_bytes};
 use crate::entry::{Batch, LogEntry};
 use crate::intake::Ticket;
 use crate::port::{Applied, Mail};
@@ -28,6 +28,8 @@ pub(crate) struct Applier {
     state: State,
     shared: Arc<Shared>,
     answers: Vec<(Ticket, Mail)>,
+    /// Decided by an entry that is not published yet.
+    unpublished_membership: Option<StoredMembership>,
     /// A proposal that takes longer is told of in the log.
     expected: Duration,
     /// A planted fault, until it has struck.
@@ -41,8 +43,14 @@ impl Applier {
         expected: Duration,
         apply_twice: bool,
     ) -> Self {
-        shared.status.set_applied(state.applied().index);
-        Self { state, shared, answers: Vec::new(), expected, apply_twice }
+        // Bytes that are no membership are told of when openraft asks for it.
+        let unpublished_membership = membership_from_bytes(&state.membership().1).ok();
+        let answers = Vec::new();
+        let mut applier =
+            Self { state, shared, answers, unpublished_membership, expected, apply_twice };
+        applier.publish_membership();
+        applier.shared.status.set_applied(applier.state.applied().index);
+        applier
     }
 
     /// Where the state stands, and the membership in force there.
@@ -71,8 +79,32 @@ impl Applier {
     /// Shows everything up to `index`, and answers who waits for it.
     fn publish(&mut self, index: u64) -> Result<(), Fatal> {
         self.state.publish()?;
+        self.publish_membership();
         self.shared.status.set_applied(index);
         self.shared.post(std::mem::take(&mut self.answers));
+        Ok(())
+    }
+
+    fn publish_membership(&mut self) {
+        let Some(membership) = self.unpublished_membership.take() else { return };
+        self.shared.set_applied_membership(membership);
+        if self.shared.is_removed(self.shared.identity.member_id) {
+            self.shared.dismiss();
+        }
+    }
+
+    /// Members that are gone with a membership are gone for ever.
+    fn apply_membership(
+        &mut self,
+        position: Position,
+        stored: StoredMembership,
+    ) -> Result<(), Fatal> {
+        let before = membership_from_bytes(&self.state.membership().1).map_err(Fatal::new)?;
+        let removed = before.nodes().map(|(member, _)| *member);
+        let removed = removed.filter(|member| stored.get_node(member).is_none());
+        let removed: Vec<u64> = removed.collect();
+        self.state.apply_membership(position, membership_bytes(&stored), &removed);
+        self.unpublished_membership = Some(stored);
         Ok(())
     }
 
@@ -83,7 +115,7 @@ impl Applier {
             EntryPayload::Normal(batch) => self.apply_batch(position, batch)?,
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
-                self.state.apply_membership(position, membership_bytes(&stored));
+                self.apply_membership(position, stored)?;
             }
         }
         self.state.finish_entry(position);
@@ -140,6 +172,9 @@ impl Applier {
     pub(crate) fn install(&mut self, checkpoint: ReceivedCheckpoint) -> Result<(), Fatal> {
         self.state.install(checkpoint)?;
         self.state.publish()?;
+        let membership = membership_from_bytes(&self.state.membership().1).map_err(Fatal::new)?;
+        self.unpublished_membership = Some(membership);
+        self.publish_membership();
         let index = self.state.applied().index;
         // In this order: whoever sees the index applied sees that no entry was.
         self.shared.checkpoint_installed(index);

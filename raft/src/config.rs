@@ -57,6 +57,13 @@ pub struct NodeConfig {
     pub pre_vote: bool,
     /// Memory for cached blocks.
     pub block_cache_bytes: u64,
+    /// `--strict-reconfig-check`: changes of the membership that leave too few members started or
+    /// connected are refused.
+    pub strict_reconfig_check: bool,
+    /// `--max-learners`.
+    pub learners_max: u64,
+    /// `--force-new-cluster`: a member that has data goes on as the only one of its cluster.
+    pub force_new_cluster: bool,
     /// `--warning-apply-duration`.
     pub warning_apply_duration: Duration,
 }
@@ -83,6 +90,9 @@ impl NodeConfig {
             unsafe_no_fsync: false,
             pre_vote: true,
             block_cache_bytes: 64 << 20,
+            strict_reconfig_check: true,
+            learners_max: 1,
+            force_new_cluster: false,
             warning_apply_duration: Duration::from_millis(100),
         }
     }

@@ -16,9 +16,9 @@ use holdfast_store::files::{File, Files};
 use prost::Message;
 use rand::RngExt;
 
-use crate::config::NodeConfig;
 use crate::error::OpenError;
 use crate::identity::Identity;
+use crate::node::Plan;
 
 const FORMAT: u32 = 1;
 const NAME: &str = "identity";
@@ -108,16 +108,8 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-/// Opens the directory of the member that the flags describe, or makes it; a new identity is left
-/// for [`record`] to write. The initial cluster is history once a member has data: as with etcd, a
-/// list that has changed since makes no difference.
-pub(crate) fn open(
-    config: &NodeConfig,
-    files: &dyn Files,
-    member_id: u64,
-    cluster_id: u64,
-) -> Result<Directory, OpenError> {
-    let directory = &config.data_directory;
+/// The identity in the directory, which is made if it is not there; none before [`record`].
+pub(crate) fn find(directory: &Path, files: &dyn Files) -> Result<Option<Identity>, OpenError> {
     let failed = |what: &str| {
         let what = format!("{what} {}", directory.display());
         move |source| OpenError::Io { what, source }
@@ -129,9 +121,7 @@ pub(crate) fn open(
     files.create_directory(directory).map_err(failed("making"))?;
     let path = directory.join(NAME);
     if !files.exists(&path).map_err(failed("looking into"))? {
-        let incarnation = crate::runtime::generator().random_range(1..=u64::MAX);
-        let identity = Identity { member_id, cluster_id, incarnation };
-        return Ok(Directory { identity, is_new: true });
+        return Ok(None);
     }
     let found = read(&path, files).map_err(failed("reading the identity in"))?;
     if found.format > FORMAT {
@@ -141,16 +131,38 @@ pub(crate) fn open(
             known: FORMAT,
         });
     }
+    Ok(Some(Identity {
+        member_id: found.member,
+        cluster_id: found.cluster,
+        incarnation: found.incarnation,
+    }))
+}
+
+/// The directory of the member that `found` names, or of a new one of the `plan`. The flags are
+/// history once a member has data, as with etcd: members may have been added or have moved since.
+/// But a directory of another member of the plan has been mixed up with this one's.
+pub(crate) fn open(
+    directory: &Path,
+    found: Option<Identity>,
+    plan: &Plan,
+) -> Result<Directory, OpenError> {
+    let Some(identity) = found else {
+        let incarnation = crate::runtime::generator().random_range(1..=u64::MAX);
+        let Plan { member_id, cluster_id, .. } = *plan;
+        return Ok(Directory {
+            identity: Identity { member_id, cluster_id, incarnation },
+            is_new: true,
+        });
+    };
     let describe = |member: u64, cluster: u64| format!("{member:x} of cluster {cluster:x}");
-    if found.member != member_id {
+    if identity.member_id != plan.member_id && plan.members.contains_key(&identity.member_id) {
         return Err(OpenError::WrongMember {
             directory: directory.display().to_string(),
-            found: describe(found.member, found.cluster),
-            expected: describe(member_id, cluster_id),
+            found: describe(identity.member_id, identity.cluster_id),
+            expected: describe(plan.member_id, plan.cluster_id),
         });
     }
-    let (cluster_id, incarnation) = (found.cluster, found.incarnation);
-    Ok(Directory { identity: Identity { member_id, cluster_id, incarnation }, is_new: false })
+    Ok(Directory { identity, is_new: false })
 }
 
 /// Refuses a directory in which an import was begun and not finished.
@@ -284,25 +296,38 @@ mod tests {
     use holdfast_store::files::{MemoryFiles, RealFiles};
 
     use super::*;
+    use crate::types::PeerNode;
 
-    fn config(directory: &Path) -> NodeConfig {
-        NodeConfig::new("a", directory)
+    const PATH: &str = "/data";
+
+    fn plan(member_id: u64, cluster_id: u64) -> Plan {
+        let members = [1, 2].map(|member| (member, PeerNode::default())).into();
+        Plan { member_id, cluster_id, members }
+    }
+
+    fn open_as(files: &dyn Files, plan: &Plan) -> Result<Directory, OpenError> {
+        let directory = Path::new(PATH);
+        open(directory, find(directory, files)?, plan)
     }
 
     #[test]
     fn an_identity_is_made_once_and_found_again() {
         let files = MemoryFiles::default();
-        let config = config(Path::new("/data"));
-        let made = open(&config, &files, 1, 2).expect("made");
-        assert!(made.is_new && open(&config, &files, 1, 2).expect("made again").is_new);
-        record(&config.data_directory, &files, made.identity).expect("written");
-        let found = open(&config, &files, 1, 2).expect("found");
+        let made = open_as(&files, &plan(1, 2)).expect("made");
+        assert!(made.is_new && open_as(&files, &plan(1, 2)).expect("made again").is_new);
+        record(Path::new(PATH), &files, made.identity).expect("written");
+        let found = open_as(&files, &plan(1, 2)).expect("found");
         assert_eq!((made.identity, false), (found.identity, found.is_new));
-        let grown = open(&config, &files, 1, 3).expect("the initial cluster is history");
-        assert_eq!(made.identity, grown.identity);
-        assert!(matches!(open(&config, &files, 3, 2), Err(OpenError::WrongMember { .. })));
+        // Added at run time, it has an id that does not follow from its flags.
+        let added = Plan { members: [(9, PeerNode::default())].into(), ..plan(9, 2) };
+        for plan in [plan(1, 3), added] {
+            let changed = open_as(&files, &plan).expect("the initial cluster is history");
+            assert_eq!(made.identity, changed.identity);
+        }
+        let mixed_up = open_as(&files, &plan(2, 2));
+        assert!(matches!(mixed_up, Err(OpenError::WrongMember { .. })));
         files.flip(Path::new("/data/identity"), 12, 1).expect("there");
-        assert!(matches!(open(&config, &files, 1, 2), Err(OpenError::Io { .. })));
+        assert!(matches!(open_as(&files, &plan(1, 2)), Err(OpenError::Io { .. })));
     }
 
     #[test]
@@ -314,7 +339,8 @@ mod tests {
         assert!(matches!(reading, Err(OpenError::DirectoryInUse(_))));
         drop(held);
         let _held = lock(directory.path()).expect("free again");
-        open(&config(directory.path()), &RealFiles, 1, 2).expect("a lock file is no obstacle");
+        let found = find(directory.path(), &RealFiles).expect("a lock file is no obstacle");
+        assert_eq!(found, None);
     }
 
     #[test]

@@ -55,8 +55,20 @@ pub enum OpenError {
     #[error("member {0:x} has already been bootstrapped")]
     AlreadyBootstrapped(u64),
     /// The member was removed from its cluster.
-    #[error("the member has been permanently removed from the cluster")]
+    #[error(
+        "the member has been permanently removed from the cluster; the data-dir used by this \
+         member must be removed"
+    )]
     Removed(u64),
+    /// Nobody told this member about the cluster that it is to join.
+    #[error(
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
+         given URLs ({0})"
+    )]
+    NoCluster(String),
+    /// The cluster that this member is to join has other members than the flags say.
+    #[error("error validating peerURLs: {0}")]
+    OtherCluster(String),
     /// The log is gone that held this member's votes and entries.
     #[error(
         "{0} holds the identity of a member but no log: the votes and entries it has promised are \
@@ -80,6 +92,52 @@ pub enum OpenError {
     /// The state or the log cannot be used.
     #[error(transparent)]
     Fatal(#[from] Fatal),
+}
+
+/// Why a change of the membership is refused: it certainly does not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemberRefusal {
+    /// There is no such member, or there is none any more.
+    #[error("member not found")]
+    NotFound,
+    /// There is a member of this id.
+    #[error("member ID already exist")]
+    IdExists,
+    /// Another member is reached at one of the URLs.
+    #[error("Peer URLs already exists")]
+    PeerUrlExists,
+    /// Too few voters would have started.
+    #[error("re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    /// Too few voters would be connected.
+    #[error("unhealthy cluster")]
+    Unhealthy,
+    /// The member to promote votes already.
+    #[error("can only promote a learner member")]
+    NotLearner,
+    /// The learner to promote is too far behind.
+    #[error("can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    /// There are as many learners as there may be.
+    #[error("too many learner members in cluster")]
+    TooManyLearners,
+    /// Too many changes are waiting for each other.
+    #[error("too many requests")]
+    TooManyRequests,
+}
+
+/// Why a change of the membership has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemberError {
+    /// It does not happen.
+    #[error(transparent)]
+    Refused(#[from] MemberRefusal),
+    /// It may or may not take effect.
+    #[error("request timed out")]
+    TimedOut,
+    /// The member is stopping; it may or may not take effect.
+    #[error("server stopped")]
+    Stopped,
 }
 
 /// Why a proposal has no outcome. Those that may nevertheless take effect say so.

@@ -10,6 +10,7 @@ mod checkpoint;
 mod claim;
 mod config;
 mod counts;
+mod desk;
 mod directory;
 mod entry;
 mod error;
@@ -18,11 +19,13 @@ pub mod identity;
 mod intake;
 mod keeper;
 mod lease;
+mod leave;
 mod level;
 pub mod limits;
 mod log;
 mod log_facts;
 mod machine;
+mod members;
 mod node;
 mod observe;
 mod peer;
@@ -48,7 +51,9 @@ pub use config::{
 };
 pub use counts::{LogSize, NodeCounts, PeerCounts};
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
-pub use error::{LeaseError, OpenError, ProposeError, ReadBarrierError};
+pub use error::{
+    LeaseError, MemberError, MemberRefusal, OpenError, ProposeError, ReadBarrierError,
+};
 pub use founding::{Founded, Founding};
 pub use identity::Identity;
 pub use node::{Member, Node};

@@ -1,6 +1,8 @@
 //! One member of a cluster, as the API sees it.
 
+mod alone;
 mod found;
+mod join;
 mod open;
 pub(crate) mod plan;
 pub(crate) mod reach;
@@ -17,16 +19,21 @@ use tokio::task::JoinSet;
 use crate::apply::Applier;
 use crate::config::{NodeConfig, Seams};
 use crate::counts::{LogSize, NodeCounts};
+use crate::desk::{self, MemberDesk};
 use crate::directory::Lock;
-use crate::error::OpenError;
+use crate::error::{MemberError, OpenError};
 use crate::identity::Identity;
 use crate::keeper::Keeper;
+use crate::members::MemberChange;
 use crate::port::Port;
 use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::status::Status;
+use crate::types::PeerNode;
 use crate::wal::Wal;
 use crate::work::Actor;
+
+pub(crate) use plan::Plan;
 
 /// A member of the cluster, by the membership in force and what it has published of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +64,9 @@ struct Inner {
     keeper: Keeper,
     applier: Actor<Applier>,
     hub: WatchHub,
+    members: MemberDesk,
+    strict_reconfig_check: bool,
+    learners_max: u64,
     /// For its size: it does not keep the log's writer going.
     wal: Wal,
     ready: watch::Sender<bool>,
@@ -133,20 +143,47 @@ impl Node {
 
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
-        let published = self.reader().members();
-        let membership = self.inner.shared.membership();
-        let learners: Vec<u64> = membership.membership().learner_ids().collect();
-        let member = |(id, node): (&u64, &crate::types::PeerNode)| {
-            let attributes = published.iter().find(|attributes| attributes.member == *id);
-            Member {
-                id: *id,
-                name: attributes.map(|a| a.name.clone()).unwrap_or_default(),
-                peer_urls: node.peer_urls.clone(),
-                client_urls: attributes.map(|a| a.client_urls.clone()).unwrap_or_default(),
-                is_learner: learners.contains(id),
-            }
-        };
-        membership.nodes().map(member).collect()
+        desk::members(&self.inner.shared)
+    }
+
+    /// Adds a member that is reached at `peer_urls`, at `seconds` since 1970, of which its id is made
+    /// up; gives that member and all of them. The member has to be started then.
+    pub async fn add_member(
+        &self,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+        seconds: u64,
+    ) -> Result<(Member, Vec<Member>), MemberError> {
+        let learners_max = self.inner.learners_max;
+        let sorted = PeerNode::new(&peer_urls).peer_urls;
+        let change = MemberChange::Add { seconds, peer_urls, is_learner, learners_max };
+        let members = self.change_members(change).await?;
+        // No two members are reached at one URL. Only one that is gone again is not there.
+        let added = members.iter().find(|member| member.peer_urls == sorted).cloned();
+        Ok((added.ok_or(MemberError::TimedOut)?, members))
+    }
+
+    /// Removes a member, for ever; gives those that are left.
+    pub async fn remove_member(&self, member: u64) -> Result<Vec<Member>, MemberError> {
+        self.change_members(MemberChange::Remove(member)).await
+    }
+
+    /// Makes a voter of a learner that is in sync; gives all members.
+    pub async fn promote_member(&self, member: u64) -> Result<Vec<Member>, MemberError> {
+        self.change_members(MemberChange::Promote(member)).await
+    }
+
+    /// Has a member reached at `peer_urls` from now on; gives all members.
+    pub async fn update_member(
+        &self,
+        member: u64,
+        peer_urls: Vec<String>,
+    ) -> Result<Vec<Member>, MemberError> {
+        self.change_members(MemberChange::Update { member, peer_urls }).await
+    }
+
+    async fn change_members(&self, change: MemberChange) -> Result<Vec<Member>, MemberError> {
+        self.inner.members.change(change, self.inner.strict_reconfig_check).await
     }
 
     /// True while there has been no leader for three election timeouts.
@@ -160,23 +197,16 @@ impl Node {
         async move { shared.failure().await }
     }
 
+    /// Whether a member votes by now, as a leader counts.
+    pub fn votes(&self, member: u64) -> bool {
+        self.inner.members.votes(member)
+    }
+
     /// Hands leadership to `to`, or to the voter that is furthest on. True once another member
-    /// leads; false if this one does not lead, or nobody has taken over within an election timeout.
+    /// leads; false if this one does not lead, `to` is no voter, or nobody has taken over within an
+    /// election timeout.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> bool {
-        let mut leadership = self.inner.shared.status.leadership();
-        let me = self.identity().member_id;
-        let before = *leadership.borrow_and_update();
-        let Some(to) = to
-            .or_else(|| furthest(&self.inner.shared, &self.inner.raft))
-            .filter(|_| before.leader == Some(me))
-        else {
-            return false;
-        };
-        if self.inner.raft.trigger().transfer_leader(to).await.is_err() {
-            return false;
-        }
-        let taken = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
-        matches!(tokio::time::timeout(self.inner.election_timeout, taken).await, Ok(Ok(_)))
+        self.inner.members.hand_over(to, self.inner.election_timeout).await
     }
 
     /// Hands over leadership and stops. Everything waiting is answered "stopped".
@@ -203,12 +233,12 @@ impl Node {
 }
 
 /// The other voter that has most of the log, as this leader knows; none if it does not lead.
-pub(crate) fn furthest(shared: &Shared, raft: &Raft) -> Option<u64> {
-    let membership = shared.membership();
+pub(crate) fn furthest(raft: &Raft, me: u64) -> Option<u64> {
+    // A leader that hands over to a member that cannot take over stops working for good.
+    let membership = raft.server_metrics().borrow_watched().membership_config.clone();
     let metrics = raft.data_metrics();
     let metrics = metrics.borrow_watched();
     let replication = metrics.replication.as_ref()?;
-    let me = shared.identity.member_id;
     let others = membership.voter_ids().filter(|voter| *voter != me);
     others.max_by_key(|voter| replication.get(voter).copied().flatten())
 }

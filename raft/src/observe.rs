@@ -69,16 +69,18 @@ fn look(shared: &Shared, raft: &Raft) {
     let data = raft.data_metrics().borrow_watched().clone();
     let leads = server.state == ServerState::Leader;
     // openraft does not refresh the acknowledgement of a quorum that is this member alone.
-    let alone = server.membership_config.voter_ids().count() == 1;
+    let alone = server.membership_config.voter_ids().eq([shared.identity.member_id]);
     let evidence = match data.last_quorum_acked {
         _ if !leads => Evidence::Leader,
         _ if alone => Evidence::Alone,
         acknowledged => Evidence::Quorum(acknowledged.map(|at| at.elapsed())),
     };
+    let own = server.membership_config.get_node(&shared.identity.member_id);
+    let joins_as_voter = own.is_some_and(|node| node.joins_as_voter);
     shared.set_membership(server.membership_config.clone());
     let elected = shared.status.observe(&Observation {
         leadership: Leadership { term: server.vote.leader_id.term, leader: server.current_leader },
-        learner: server.state == ServerState::Learner,
+        learner: server.state == ServerState::Learner && !joins_as_voter,
         last_index: data.last_log.map_or(0, |log_id| log_id.index),
         committed_index: data.local_committed.map_or(0, |log_id| log_id.index),
         purged_index: data.purged.map_or(0, |log_id| log_id.index),

@@ -13,7 +13,7 @@ mod tcp;
 mod transfer;
 
 pub(crate) use channel::{Lane, MESSAGE_BYTES_MAX, PeerIo, Peers, SILENCE};
-pub(crate) use handshake::{Gate, Incarnations};
+pub(crate) use handshake::{Gate, Standing, Standings};
 pub(crate) use network::Network;
 pub(crate) use server::{PeerServer, ServerParts};
 pub use tcp::{TcpConnect, TcpListen};

@@ -40,7 +40,7 @@ fn is_whole(export: &Export, file: &holdfast_store::FileInfo) -> bool {
 pub(crate) async fn hand_over_when_rotten(shared: Arc<Shared>, raft: Raft, rotten: Arc<Notify>) {
     loop {
         rotten.notified().await;
-        if let Some(to) = furthest(&shared, &raft) {
+        if let Some(to) = furthest(&raft, shared.identity.member_id) {
             tracing::warn!(to = format_args!("{to:x}"), "handing over: a block file is damaged");
             if raft.trigger().transfer_leader(to).await.is_err() {
                 return;

@@ -29,9 +29,12 @@ pub(crate) struct Shared {
     pub(crate) sole: Arc<SoleMember>,
     pub(crate) counts: Arc<NodeCounts>,
     membership: Mutex<Arc<StoredMembership>>,
+    applied_membership: Mutex<Arc<StoredMembership>>,
     /// The index of the newest checkpoint installed, 0 for none.
     checkpoint: watch::Sender<u64>,
     incarnations: Mutex<BTreeMap<u64, u64>>,
+    /// Whether this member is known to have been removed.
+    dismissed: watch::Sender<bool>,
     stopped: AtomicBool,
     ports: Mutex<Vec<Weak<PortShared>>>,
     failure: watch::Sender<Option<Fatal>>,
@@ -57,8 +60,10 @@ impl Shared {
             sole: Arc::new(SoleMember::new(identity.member_id)),
             counts: Arc::default(),
             membership: Mutex::default(),
+            applied_membership: Mutex::default(),
             checkpoint: watch::Sender::new(0),
             incarnations: Mutex::default(),
+            dismissed: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
             ports: Mutex::default(),
             failure: watch::Sender::new(None),
@@ -131,6 +136,31 @@ impl Shared {
 
     pub(crate) fn set_membership(&self, membership: Arc<StoredMembership>) {
         *self.membership.lock().unwrap_or_else(PoisonError::into_inner) = membership;
+    }
+
+    /// The membership that is applied, and so committed.
+    pub(crate) fn applied_membership(&self) -> Arc<StoredMembership> {
+        self.applied_membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_applied_membership(&self, membership: StoredMembership) {
+        let membership = Arc::new(membership);
+        *self.applied_membership.lock().unwrap_or_else(PoisonError::into_inner) = membership;
+    }
+
+    /// Whether a member has been removed, and so is refused for ever.
+    pub(crate) fn is_removed(&self, member: u64) -> bool {
+        self.reader.removed_members().contains(&member)
+    }
+
+    /// This member has been removed.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.send_replace(true);
+    }
+
+    /// Tells whether this member has been removed.
+    pub(crate) fn dismissed(&self) -> watch::Receiver<bool> {
+        self.dismissed.subscribe()
     }
 
     /// Where a member is reached.

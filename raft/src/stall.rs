@@ -28,7 +28,7 @@ pub(crate) async fn watch_disk(shared: Arc<Shared>, raft: Raft, log: Log, patien
             tracing::warn!(bytes, ?age, "the log's disk has stalled");
             continue;
         }
-        let Some(to) = furthest(&shared, &raft) else { continue };
+        let Some(to) = furthest(&raft, shared.identity.member_id) else { continue };
         tracing::warn!(bytes, ?age, to = format_args!("{to:x}"), "handing over: the disk stalls");
         let trigger = raft.trigger();
         // Raft itself may wait for the disk, and this must not wait for Raft.

@@ -61,6 +61,18 @@ pub type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, u64, PeerNode>
 pub struct PeerNode {
     /// `--initial-advertise-peer-urls`, sorted.
     pub peer_urls: Vec<String>,
+    /// Of a member that was added as a voter: openraft counts it as a learner until it is in sync,
+    /// so that the quorum never waits for a member that has yet to start.
+    pub joins_as_voter: bool,
+}
+
+impl PeerNode {
+    /// A member that is reached at `peer_urls`.
+    pub fn new(peer_urls: &[String]) -> Self {
+        let mut peer_urls = peer_urls.to_vec();
+        peer_urls.sort();
+        Self { peer_urls, joins_as_voter: false }
+    }
 }
 
 /// Bytes that do not say what they should.
@@ -138,6 +150,7 @@ pub fn membership_to_wire(membership: &Membership) -> peer::Membership {
             .map(|(member, node)| peer::membership::Node {
                 member: *member,
                 peer_urls: node.peer_urls.clone(),
+                joins_as_voter: node.joins_as_voter,
             })
             .collect(),
     }
@@ -152,7 +165,10 @@ pub fn membership_from_wire(wire: &peer::Membership) -> Result<Membership, Conve
     let nodes: std::collections::BTreeMap<u64, PeerNode> = wire
         .nodes
         .iter()
-        .map(|n| (n.member, PeerNode { peer_urls: n.peer_urls.clone() }))
+        .map(|n| {
+            let (peer_urls, joins_as_voter) = (n.peer_urls.clone(), n.joins_as_voter);
+            (n.member, PeerNode { peer_urls, joins_as_voter })
+        })
         .collect();
     Membership::new(configs, nodes).map_err(|e| ConvertError::NotAMembership(e.to_string()))
 }
@@ -209,7 +225,7 @@ mod tests {
     use super::*;
 
     fn node(url: &str) -> PeerNode {
-        PeerNode { peer_urls: vec![url.to_owned()] }
+        PeerNode { peer_urls: vec![url.to_owned()], joins_as_voter: url.ends_with('c') }
     }
 
     fn membership() -> Membership {

@@ -204,6 +204,11 @@ impl Reader {
         self.shared.members().values().cloned().collect()
     }
 
+    /// The members that have been removed, none of which ever comes back.
+    pub fn removed_members(&self) -> Vec<u64> {
+        self.shared.removed().iter().copied().collect()
+    }
+
     /// Whether anybody must be asked who they are: one relaxed load.
     pub fn auth_enabled(&self) -> bool {
         self.shared.auth_enabled()

@@ -154,9 +154,14 @@ impl State {
         Ok(Outcome { revision: self.revision, result })
     }
 
-    /// Notes the membership in force from `position` on; its bytes mean nothing here.
-    pub fn apply_membership(&mut self, position: Position, membership: Bytes) {
+    /// Notes the membership in force from `position` on; its bytes mean nothing here. Members that
+    /// are `removed` by it stay so for ever, and what they have published is forgotten.
+    pub fn apply_membership(&mut self, position: Position, membership: Bytes, removed: &[u64]) {
         self.membership = (position, membership);
+        for member in removed {
+            self.shared.removed().insert(*member);
+            self.shared.members().remove(member);
+        }
     }
 
     /// The entry at `position` is applied whole; also to be called for entries without commands.
@@ -339,7 +344,11 @@ impl State {
     }
 
     fn member_attributes(&mut self, attributes: &MemberAttributes) -> Response {
-        self.shared.members().insert(attributes.member, attributes.clone());
+        // What a member says may arrive after its removal.
+        let is_removed = self.shared.removed().contains(&attributes.member);
+        if !is_removed {
+            self.shared.members().insert(attributes.member, attributes.clone());
+        }
         Response::Done
     }
 

@@ -164,7 +164,7 @@ pub const SERVER: &[Flag] = &[
     row("Clustering", "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", None(NO_DISCOVERY), "What to do when discovery fails."),
     row("Clustering", "discovery-srv", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
     row("Clustering", "discovery-srv-name", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
-    row("Clustering", "strict-reconfig-check", Bool, "true", None(NOT_BUILT), "Refuse changes of membership that would lose the quorum."),
+    row("Clustering", "strict-reconfig-check", Bool, "true", Works, "Refuse changes of membership that would lose the quorum."),
     row("Clustering", "pre-vote", Bool, "true", Works, "Ask for votes before raising the term."),
     row("Clustering", "auto-compaction-retention", Retention, "0", Works, "History to keep when compacting by itself: hours, a duration, or revisions; 0 compacts nothing."),
     row("Clustering", "auto-compaction-mode", OneOf(&["periodic", "revision"]), "periodic", Works, "Unit of that history."),
@@ -225,9 +225,9 @@ pub const SERVER: &[Flag] = &[
     row("Maintenance", "watch-progress-notify-interval", Duration, "10m0s", Works, "Interval of progress notifications; at least 100ms."),
     row("Maintenance", "downgrade-check-time", Duration, "5s", None(NO_NEED), "Interval of downgrade checks."),
     row("Maintenance", "bootstrap-defrag-threshold-megabytes", Uint, "0", None(NO_NEED), "Defragment at start above this."),
-    row("Maintenance", "max-learners", Int, "1", None(NOT_BUILT), "Learners permitted at a time."),
+    row("Maintenance", "max-learners", Int, "1", Works, "Learners permitted at a time."),
 
-    row("Unsafe", "force-new-cluster", Bool, "false", Refused(NOT_BUILT), "Make this member a cluster of its own."),
+    row("Unsafe", "force-new-cluster", Bool, "false", Works, "Make this member, with its data, a cluster of its own; the others are removed."),
     row("Unsafe", "unsafe-no-fsync", Bool, "false", Works, "Never wait for the disk: a power cut loses data."),
 
     row("Other", "version", Bool, "false", Works, "Print the versions and exit."),

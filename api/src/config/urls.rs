@@ -20,6 +20,11 @@ impl Urls {
         Ok(Self(urls))
     }
 
+    /// Reads URLs one by one.
+    pub fn from_list(list: &[String]) -> Result<Self, String> {
+        Self::parse(&list.join(","))
+    }
+
     /// The URLs, each without a trailing slash.
     pub fn as_slice(&self) -> &[String] {
         &self.0

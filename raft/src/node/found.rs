@@ -36,6 +36,14 @@ pub(crate) async fn found(
     identity: Identity,
     peers: &Peers,
 ) -> Result<(), OpenError> {
+    let is_founded = ask_peers(plan, identity, peers).await?;
+    if is_founded || config.initial_cluster_state != ClusterState::New {
+        return Ok(());
+    }
+    if plan.members.is_empty() {
+        let text = "the data directory holds no log yet, and the flags describe no cluster";
+        return Err(OpenError::Misconfigured(text.to_owned()));
+    }
     if identity.cluster_id != plan.cluster_id {
         let of = |cluster: u64| format!("{:x} of cluster {cluster:x}", identity.member_id);
         return Err(OpenError::WrongMember {
@@ -44,27 +52,32 @@ pub(crate) async fn found(
             expected: of(plan.cluster_id),
         });
     }
-    let is_founded = ask_peers(plan, identity, peers).await?;
-    if is_founded || config.initial_cluster_state != ClusterState::New {
-        return Ok(());
-    }
     initialise(raft, &plan.members).await
 }
 
-/// Asks again until this member is ready. A peer that did not answer at first may know the member
-/// by another directory; it refuses every call of this one, and so would everybody, without a word.
+/// Asks again whenever no leader is heard, or this member has not become ready. A peer that did not
+/// answer at first may know the member by another directory; it refuses every call of this one, and
+/// so would everybody, without a word. And a member that has been removed is sent nothing any more.
 pub(crate) async fn ask_again(
-    plan: Plan,
+    mut plan: Plan,
     shared: Arc<Shared>,
     peers: Arc<Peers>,
-    mut ready: watch::Receiver<bool>,
+    ready: watch::Receiver<bool>,
 ) {
     let identity = shared.identity;
-    while tokio::time::timeout(AGAIN, ready.wait_for(|ready| *ready)).await.is_err() {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        if *ready.borrow() && shared.status.leader().is_some() {
+            continue;
+        }
+        let membership = shared.membership();
+        if membership.nodes().next().is_some() {
+            plan.members = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+        }
         for answer in ask_all(&plan, identity, &peers).await {
             let known = answer.known_incarnation;
             if answer.removed {
-                shared.fail(Fatal::new(OpenError::Removed(identity.member_id)));
+                shared.dismiss();
             } else if known != 0 && known != identity.incarnation {
                 shared.fail(Fatal::new(OpenError::AlreadyBootstrapped(identity.member_id)));
             }

@@ -16,19 +16,22 @@ use tonic::transport::Server;
 
 use crate::apply::Applier;
 use crate::barrier::Barriers;
-use crate::config::{Connection, Listen, NodeConfig, Seams, Workers};
+use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams, Workers};
+use crate::desk::MemberDesk;
 use crate::directory::{self, Directory};
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
 use crate::lease::{LeaseDesk, answer_ports, keep_time};
+use crate::leave::{self, leave};
 use crate::level::raise_level;
 use crate::log::Log;
 use crate::log_facts::LogFacts;
 use crate::machine::Machine;
-use crate::node::{Inner, Node, found, plan, reach};
+use crate::node::{Inner, Node, Plan, alone, found, join, plan, reach};
 use crate::observe::observe;
 use crate::peer::{
-    Gate, MESSAGE_BYTES_MAX, Network, PeerIo, PeerServer, Peers, SILENCE, ServerParts, TcpListen,
+    Gate, MESSAGE_BYTES_MAX, Network, PeerIo, PeerServer, Peers, SILENCE, ServerParts, Standing,
+    Standings, TcpListen,
 };
 use crate::port::Port;
 use crate::propose::{Proposer, Raft};
@@ -54,7 +57,6 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     if let Some(seed) = seams.seed {
         crate::runtime::seed_thread(seed);
     }
-    let plan = plan::plan(&config)?;
     let listener = match seams.listener.take() {
         Some(listener) => listener,
         None => bind(&config).await?,
@@ -62,13 +64,17 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     // A simulated file system has one user.
     let is_shared = seams.workers == Workers::Threads;
     let lock = is_shared.then(|| directory::lock(&config.data_directory)).transpose()?;
-    let directory = directory::open(&config, &*seams.files, plan.member_id, plan.cluster_id)?;
+    let (plan, directory) = find_place(&config, &seams).await?;
     let identity = directory.identity;
     let ground = lay_ground(&config, &seams, &directory)?;
     let shared = ground.shared.clone();
+    if config.force_new_cluster && !directory.is_new {
+        let (log, machine) = (ground.log.clone(), ground.machine.clone());
+        alone::make_alone(log, machine, &config, identity.member_id).await?;
+    }
     // Before the first peer calls.
     shared.look_at_members();
-    let gate = Gate::new(identity, incarnations(&shared));
+    let gate = Gate::new(identity, standings(&shared));
     let counts = shared.counts.clone();
     let peers =
         Arc::new(Peers::new(gate, seams.connector.clone(), config.election_timeout, counts));
@@ -76,6 +82,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let rotten = Arc::new(Notify::new());
     let network = Network {
         peers: peers.clone(),
+        peer_urls: peer_urls(&shared),
         append_timeout: config.election_timeout,
         workers: seams.workers,
         holds: holds.clone(),
@@ -91,6 +98,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let raft = raft.map_err(Fatal::new)?;
     let desk = LeaseDesk::new(shared.clone(), shared.open_port());
     let read_index = ReadIndexDesk::new(identity.member_id, raft.clone());
+    let members = MemberDesk::new(shared.clone(), raft.clone(), peers.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(observe(shared.clone(), raft.clone(), config.heartbeat_interval / 2));
     let (stop_server, stopped) = oneshot::channel();
@@ -101,6 +109,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         leases: desk.clone(),
         read_index: read_index.clone(),
         receiver: Arc::new(Receiver::new(machine.keeper.clone(), seams.workers)),
+        members: members.clone(),
     });
     tasks.spawn(serve(service, listener, config.election_timeout, stopped));
     if !raft.is_initialized().await.map_err(Fatal::new)? {
@@ -114,6 +123,8 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         catchup_entries: config.snapshot_catchup_entries,
     };
     tasks.spawn(purger.run());
+    tasks.spawn(members.clone().admit());
+    tasks.spawn(leave(shared.clone(), seams.files, config.data_directory.clone()));
     tasks.spawn(watch_disk(shared.clone(), raft.clone(), log, config.election_timeout));
     let ready = watch::Sender::new(false);
     tasks.spawn(found::ask_again(plan, shared.clone(), peers.clone(), ready.subscribe()));
@@ -128,6 +139,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         keeper: machine.keeper,
         applier: machine.applier,
         hub: ground.hub,
+        members,
+        strict_reconfig_check: config.strict_reconfig_check,
+        learners_max: config.learners_max,
         wal,
         ready,
         election_timeout: config.election_timeout,
@@ -176,6 +190,9 @@ fn lay_ground(
         holdfast_store::open(options).map_err(Fatal::new)?;
     for note in notes {
         tracing::warn!(note, "the data directory was repaired");
+    }
+    if reader.removed_members().contains(&identity.member_id) {
+        return Err(OpenError::Removed(identity.member_id));
     }
     let nonce = crate::runtime::generator().random();
     let status = StatusCell::new(identity.member_id, config.election_timeout);
@@ -267,9 +284,45 @@ async fn feed_watchers(hub: WatchHub, shared: Arc<Shared>) {
     }
 }
 
-fn incarnations(shared: &Arc<Shared>) -> crate::peer::Incarnations {
+fn standings(shared: &Arc<Shared>) -> Standings {
     let shared = shared.clone();
-    Arc::new(move |member| shared.committed_incarnation(member))
+    Arc::new(move |member| match shared.committed_incarnation(member) {
+        _ if shared.is_removed(member) => Standing::Removed,
+        Some(incarnation) => Standing::Known(incarnation),
+        None => Standing::Unknown,
+    })
+}
+
+fn peer_urls(shared: &Arc<Shared>) -> Arc<dyn Fn(u64) -> Option<Vec<String>> + Send + Sync> {
+    let shared = shared.clone();
+    Arc::new(move |member| shared.peer_urls(member))
+}
+
+/// Whose directory this is: of a member that has been here before, of one that founds the cluster,
+/// or of one that joins it.
+async fn find_place(config: &NodeConfig, seams: &Seams) -> Result<(Plan, Directory), OpenError> {
+    let found = directory::find(&config.data_directory, &*seams.files)?;
+    let plan = match found {
+        None if config.initial_cluster_state == ClusterState::Existing => {
+            join::plan(config, seams).await?
+        }
+        None => plan::plan(config)?,
+        Some(identity) => match plan::plan(config) {
+            Ok(plan) => plan,
+            // The flags say nothing that still matters.
+            Err(_) => Plan::of(identity),
+        },
+    };
+    let directory = directory::open(&config.data_directory, found, &plan)?;
+    let is_removed = leave::is_marked(&config.data_directory, &*seams.files);
+    let is_removed = is_removed.map_err(|source| {
+        let what = format!("looking into {}", config.data_directory.display());
+        OpenError::Io { what, source }
+    })?;
+    match is_removed {
+        true => Err(OpenError::Removed(directory.identity.member_id)),
+        false => Ok((plan, directory)),
+    }
 }
 
 /// openraft's settings. It campaigns after its lease, which is the longer election timeout, and a

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::NodeConfig;
 use crate::error::OpenError;
-use crate::identity::{cluster_id, member_id};
+use crate::identity::{Identity, cluster_id, member_id};
 use crate::types::PeerNode;
 
 /// The initial cluster.
@@ -15,34 +15,46 @@ pub(crate) struct Plan {
     pub(crate) members: BTreeMap<u64, PeerNode>,
 }
 
-/// Reads the flags; the identity of members follows from their URLs and the token.
-pub(crate) fn plan(config: &NodeConfig) -> Result<Plan, OpenError> {
+impl Plan {
+    /// Of a member whose directory knows more than its flags.
+    pub(crate) fn of(identity: Identity) -> Self {
+        let Identity { member_id, cluster_id, .. } = identity;
+        Self { member_id, cluster_id, members: BTreeMap::new() }
+    }
+}
+
+/// The names of the initial cluster with their URLs, of which this member's are checked.
+pub(crate) fn cluster(config: &NodeConfig) -> Result<Vec<(String, Vec<String>)>, OpenError> {
     let own = || (config.name.clone(), config.initial_advertise_peer_urls.clone());
     let cluster = match config.initial_cluster.is_empty() {
         true => vec![own()],
         false => config.initial_cluster.clone(),
     };
-    let mut members = BTreeMap::new();
-    let mut member = None;
-    for (name, urls) in &cluster {
-        if urls.is_empty() {
-            return misconfigured(format!("member {name} has no peer URL"));
-        }
-        let id = member_id(urls, &config.initial_cluster_token);
-        let mut peer_urls = urls.clone();
-        peer_urls.sort();
-        if members.insert(id, PeerNode { peer_urls }).is_some() {
-            return misconfigured(format!("two members have the peer URLs of {name}"));
-        }
-        if *name == config.name {
-            check_urls(config, urls)?;
-            member = Some(id);
+    if let Some((name, _)) = cluster.iter().find(|(_, urls)| urls.is_empty()) {
+        return misconfigured(format!("member {name} has no peer URL"));
+    }
+    match cluster.iter().find(|(name, _)| *name == config.name) {
+        Some((_, urls)) => check_urls(config, urls)?,
+        None => {
+            let name = &config.name;
+            return misconfigured(format!(
+                "couldn't find local name {name:?} in the initial cluster"
+            ));
         }
     }
-    let Some(member_id) = member else {
-        let name = &config.name;
-        return misconfigured(format!("couldn't find local name {name:?} in the initial cluster"));
-    };
+    Ok(cluster)
+}
+
+/// Reads the flags; the identity of members follows from their URLs and the token.
+pub(crate) fn plan(config: &NodeConfig) -> Result<Plan, OpenError> {
+    let mut members = BTreeMap::new();
+    let token = &config.initial_cluster_token;
+    for (name, urls) in cluster(config)? {
+        if members.insert(member_id(&urls, token), PeerNode::new(&urls)).is_some() {
+            return misconfigured(format!("two members have the peer URLs of {name}"));
+        }
+    }
+    let member_id = member_id(&config.initial_advertise_peer_urls, token);
     let ids: Vec<u64> = members.keys().copied().collect();
     Ok(Plan { member_id, cluster_id: cluster_id(&ids), members })
 }

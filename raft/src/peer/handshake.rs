@@ -2,7 +2,7 @@
 //!
 //! A data directory has one incarnation. Once the cluster has committed which one a member has, a
 //! directory of another incarnation is refused: it may have forgotten a vote or an entry that it
-//! acknowledged. Until then the first one heard counts.
+//! acknowledged. Until then the first one heard counts. A member that has been removed is refused.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,28 @@ use crate::identity::Identity;
 
 const KEY: &str = "holdfast-handshake-bin";
 
-/// The incarnation of each member, as the cluster has committed it.
-pub(crate) type Incarnations = Arc<dyn Fn(u64) -> Option<u64> + Send + Sync>;
+/// What the cluster has committed about a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing yet.
+    Unknown,
+    /// The incarnation of its data directory.
+    Known(u64),
+    /// It has been removed, for ever.
+    Removed,
+}
+
+/// Tells what the cluster has committed about a member.
+pub(crate) type Standings = Arc<dyn Fn(u64) -> Standing + Send + Sync>;
+
+/// What a removed member is told, in etcd's words.
+const REMOVED: &str = "the member has been permanently removed from the cluster";
 
 /// Checks the handshakes of those who call, and makes our own.
 #[derive(Clone)]
 pub(crate) struct Gate {
     identity: Identity,
-    committed: Incarnations,
+    committed: Standings,
     heard: Arc<Mutex<BTreeMap<u64, u64>>>,
 }
 
@@ -31,7 +45,7 @@ pub(crate) struct Gate {
 const HEARD_MAX: usize = 1024;
 
 impl Gate {
-    pub(crate) fn new(identity: Identity, committed: Incarnations) -> Self {
+    pub(crate) fn new(identity: Identity, committed: Standings) -> Self {
         Self { identity, committed, heard: Arc::default() }
     }
 
@@ -41,10 +55,14 @@ impl Gate {
 
     /// The incarnation known of a member: committed, or else the first one heard.
     pub(crate) fn incarnation(&self, member: u64) -> Option<u64> {
-        (self.committed)(member).or_else(|| {
-            let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.get(&member).copied()
-        })
+        match (self.committed)(member) {
+            Standing::Known(incarnation) => Some(incarnation),
+            Standing::Removed => None,
+            Standing::Unknown => {
+                let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+                heard.get(&member).copied()
+            }
+        }
     }
 
     /// Adds our handshake to a request for member `to`.
@@ -65,6 +83,9 @@ impl Gate {
         let handshake = read(metadata)?;
         self.check_address(&handshake)?;
         let from = handshake.from_member;
+        if (self.committed)(from) == Standing::Removed {
+            return Err(Status::failed_precondition(REMOVED));
+        }
         if let Some(known) = self.incarnation(from)
             && known != handshake.incarnation
         {
@@ -76,9 +97,14 @@ impl Gate {
         Ok(from)
     }
 
-    /// As [`Gate::check`], for the question a member asks before it knows its place.
+    /// As [`Gate::check`], for the question a member asks before it knows its place. One that joins
+    /// knows nobody's id yet.
     pub(crate) fn check_stranger(&self, metadata: &MetadataMap) -> Result<u64, Status> {
         let handshake = read(metadata)?;
+        let peer::Handshake { cluster_id, from_member, to_member, .. } = handshake;
+        if (cluster_id, from_member, to_member) == (0, 0, 0) {
+            return Ok(0);
+        }
         self.check_address(&peer::Handshake { to_incarnation: 0, ..handshake })?;
         Ok(handshake.from_member)
     }
@@ -132,7 +158,9 @@ mod tests {
     fn gate(member: u64, incarnation: u64, committed: &[(u64, u64)]) -> Gate {
         let committed: BTreeMap<u64, u64> = committed.iter().copied().collect();
         let identity = Identity { member_id: member, cluster_id: 9, incarnation };
-        Gate::new(identity, Arc::new(move |m| committed.get(&m).copied()))
+        let standing =
+            move |m| committed.get(&m).map_or(Standing::Unknown, |i| Standing::Known(*i));
+        Gate::new(identity, Arc::new(standing))
     }
 
     fn call(from: &Gate, to: u64) -> MetadataMap {

@@ -47,6 +47,8 @@ const PLANTED_ANSWERS: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) peers: Arc<Peers>,
+    /// Where a member is reached now.
+    pub(crate) peer_urls: Arc<dyn Fn(u64) -> Option<Vec<String>> + Send + Sync>,
     /// How long an append may stay unanswered.
     pub(crate) append_timeout: Duration,
     pub(crate) workers: Workers,
@@ -89,7 +91,10 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 impl Client {
     fn lane(&self, lane: Lane) -> PeerClient<Channel> {
-        self.network.peers.client(self.target, &self.node.peer_urls, lane)
+        // An update of the member may have come since openraft made this client.
+        let urls = (self.network.peer_urls)(self.target);
+        let urls = urls.as_ref().unwrap_or(&self.node.peer_urls);
+        self.network.peers.client(self.target, urls, lane)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -298,9 +303,9 @@ fn append_result(answer: &peer::AppendResponse) -> Answer {
 fn from_status(status: &Status) -> RPCError<TypeConfig> {
     let text = format!("{}: {}", status.code(), status.message());
     match status.code() {
-        tonic::Code::Unavailable | tonic::Code::PermissionDenied => {
-            RPCError::Unreachable(Unreachable::from_string(text))
-        }
+        tonic::Code::Unavailable
+        | tonic::Code::PermissionDenied
+        | tonic::Code::FailedPrecondition => RPCError::Unreachable(Unreachable::from_string(text)),
         _ => RPCError::Network(NetworkError::from_string(text)),
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::desk::MemberDesk;
 use crate::entry::BatchBuilder;
 use crate::lease::LeaseDesk;
 use crate::limits::PIPELINE_ENTRIES_MAX;
@@ -39,6 +40,7 @@ pub(crate) struct ServerParts {
     pub(crate) leases: LeaseDesk,
     pub(crate) read_index: Arc<ReadIndexDesk>,
     pub(crate) receiver: Arc<Receiver>,
+    pub(crate) members: MemberDesk,
 }
 
 /// The gRPC service.
@@ -277,15 +279,34 @@ impl peer_server::Peer for PeerServer {
         self.parts.gate.check_stranger(request.metadata())?;
         let member = request.into_inner().member;
         let identity = self.parts.gate.identity();
-        let membership = self.parts.shared.membership();
+        let shared = &self.parts.shared;
+        let membership = shared.membership();
+        let applied = shared.applied_membership();
         Ok(Response::new(peer::InquireResponse {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,
             bootstrapped: membership.nodes().next().is_some(),
             known_incarnation: self.parts.gate.incarnation(member).unwrap_or(0),
-            removed: false,
-            membership: Some(stored_membership_to_wire(&membership)),
+            removed: shared.is_removed(member),
+            membership: Some(stored_membership_to_wire(&applied)),
         }))
+    }
+
+    async fn reconfigure(
+        &self,
+        request: Request<peer::ReconfigureRequest>,
+    ) -> Result<Response<peer::ReconfigureResponse>, Status> {
+        let asked = self.admit(request)?;
+        Ok(Response::new(self.parts.members.answer(asked).await))
+    }
+
+    async fn dismiss(
+        &self,
+        request: Request<peer::DismissRequest>,
+    ) -> Result<Response<peer::DismissResponse>, Status> {
+        self.admit(request)?;
+        self.parts.shared.dismiss();
+        Ok(Response::new(peer::DismissResponse {}))
     }
 
     async fn offer_checkpoint(

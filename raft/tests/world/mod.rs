@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_raft::{
-    Applied, Connect, Connection, Listen, Node, NodeConfig, OpenError, Plants, Port, ProposeError,
-    Seams, Workers,
+    Applied, ClusterState, Connect, Connection, Listen, Node, NodeConfig, OpenError, Plants, Port,
+    ProposeError, Seams, Workers,
 };
 use holdfast_store::BackendKind;
 use holdfast_store::command::{Change, Command, Put};
@@ -125,6 +125,34 @@ impl World {
             files: (0..members).map(|_| fresh_files()).collect(),
             nodes: vec![None; members],
         }
+    }
+
+    /// Makes room for one more member, which joins the cluster of the members in `beside`.
+    pub fn grow(&mut self, beside: &[usize]) -> usize {
+        let i = self.nodes.len();
+        let url = format!("http://m{i}:2380");
+        let mut config = NodeConfig::new(format!("m{i}"), format!("/m{i}"));
+        config.initial_advertise_peer_urls = vec![url.clone()];
+        config.advertise_client_urls = vec![format!("http://m{i}:2379")];
+        config.initial_cluster =
+            beside.iter().map(|j| (format!("m{j}"), vec![self.url(*j)])).collect();
+        config.initial_cluster.push((format!("m{i}"), vec![url]));
+        config.initial_cluster_state = ClusterState::Existing;
+        self.configs.push(config);
+        self.files.push(fresh_files());
+        self.nodes.push(None);
+        i
+    }
+
+    /// Starts member `i`, and waits until it serves.
+    pub async fn start_ready(&mut self, i: usize) {
+        self.start(i).await.expect("starts");
+        within(60, self.node(i).wait_ready()).await;
+    }
+
+    /// An empty data directory for member `i`.
+    pub fn wipe(&mut self, i: usize) {
+        self.files[i] = fresh_files();
     }
 
     /// Starts member `i`.

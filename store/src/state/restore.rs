@@ -61,6 +61,7 @@ impl Restorer {
         let hub_source = shared.clone();
         *shared.leases() = leases;
         *shared.members() = by_id(&self.tables);
+        *shared.removed() = self.tables.removed.iter().copied().collect();
         shared.replace_auth(self.tables.auth()?);
         let facts = Facts { position: self.tables.position(), level: self.tables.level };
         shared.publish(self.tables.revision, facts);
@@ -128,6 +129,7 @@ impl State {
         tables.compacted = self.compacted;
         tables.level = self.level;
         tables.members = self.shared.members().values().cloned().collect();
+        tables.removed = self.shared.removed().iter().copied().collect();
         tables.auth = StoredAuth::of(&self.shared.auth());
         tables.set_position(self.position);
         tables.set_membership(self.membership.0, self.membership.1.clone());
@@ -157,6 +159,7 @@ impl State {
         self.shared.replace(index, checkpoint, self.revision, self.compacted, facts)?;
         self.shared.leases().replace(leases);
         *self.shared.members() = by_id(&tables);
+        *self.shared.removed() = tables.removed.iter().copied().collect();
         self.hub.reset_to_catch_up();
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What the state and its readers share.
 //!
 //! Locks, in the order in which they may nest: `index`, then one of the records' own, `facts` or
-//! the readers' registry. `leases`, `members` and `waiting` nest with nothing. None is held during
+//! the readers' registry. `leases`, `members`, `removed` and `waiting` nest with nothing. None is held during
 //! IO, but that installing a checkpoint removes old manifests.
 //!
 //! Who may do what (`auth`) changes as it is applied, ahead of what is published: whoever has read
@@ -17,7 +17,7 @@
 //! for the state after it, and nothing else does. So keys are read at `visible`; hashes, watches
 //! and everything that looks at records by revision stay with `revision`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -56,6 +56,7 @@ pub(crate) struct Shared {
     facts: Mutex<Facts>,
     leases: Mutex<LeaseTable>,
     members: Mutex<BTreeMap<u64, MemberAttributes>>,
+    removed: Mutex<BTreeSet<u64>>,
     auth: RwLock<Arc<AuthTable>>,
     /// Of `auth`: asked by every request.
     auth_enabled: AtomicBool,
@@ -79,6 +80,7 @@ impl Shared {
             facts: Mutex::default(),
             leases: Mutex::default(),
             members: Mutex::default(),
+            removed: Mutex::default(),
             auth: RwLock::default(),
             auth_enabled: AtomicBool::new(false),
             auth_revision: AtomicU64::new(AuthTable::default().revision()),
@@ -105,6 +107,10 @@ impl Shared {
 
     pub(crate) fn members(&self) -> MutexGuard<'_, BTreeMap<u64, MemberAttributes>> {
         self.members.lock().expect(NO_PANIC)
+    }
+
+    pub(crate) fn removed(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.removed.lock().expect(NO_PANIC)
     }
 
     /// Whether anybody must be asked who they are. Relaxed: what it orders against is ordered by the

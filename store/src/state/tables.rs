@@ -30,6 +30,8 @@ pub(crate) struct Tables {
     leases: Vec<StoredLease>,
     #[prost(message, repeated, tag = "10")]
     pub members: Vec<MemberAttributes>,
+    #[prost(fixed64, repeated, tag = "11")]
+    pub removed: Vec<u64>,
     /// None in a store in which nobody was ever given any rights.
     #[prost(message, optional, tag = "20")]
     pub auth: Option<StoredAuth>,

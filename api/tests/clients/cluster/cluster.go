@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -73,22 +74,51 @@ func prepare(server Server, options Options) (*Cluster, error) {
 	}
 	c := &Cluster{Server: server, directory: directory}
 	for i := range max(options.Members, 1) {
-		member := &Member{Name: fmt.Sprintf("m%d", i+1), server: server,
-			clientScheme: scheme(options.ClientTLS), peerScheme: scheme(options.PeerTLS)}
-		if member.ClientPort, err = freePort(); err != nil {
+		if _, err := c.Grow(fmt.Sprintf("m%d", i+1), options); err != nil {
 			return nil, err
 		}
-		if member.PeerPort, err = freePort(); err != nil {
-			return nil, err
-		}
-		member.DataDir = filepath.Join(directory, member.Name)
-		member.logPath = filepath.Join(directory, member.Name+".log")
-		c.Members = append(c.Members, member)
 	}
 	for _, member := range c.Members {
 		member.args = c.arguments(member, options)
 	}
 	return c, nil
+}
+
+// Grow makes room for one more member, which is not started.
+func (c *Cluster) Grow(name string, options Options) (*Member, error) {
+	member := &Member{Name: name, server: c.Server,
+		clientScheme: scheme(options.ClientTLS), peerScheme: scheme(options.PeerTLS)}
+	var err error
+	if member.ClientPort, err = freePort(); err != nil {
+		return nil, err
+	}
+	if member.PeerPort, err = freePort(); err != nil {
+		return nil, err
+	}
+	member.DataDir = filepath.Join(c.directory, name)
+	member.logPath = filepath.Join(c.directory, name+".log")
+	c.Members = append(c.Members, member)
+	return member, nil
+}
+
+// Forget takes a member that does not run out of the cluster.
+func (c *Cluster) Forget(member *Member) {
+	c.Members = slices.DeleteFunc(c.Members, func(other *Member) bool { return other == member })
+	releasePort(member.ClientPort)
+	releasePort(member.PeerPort)
+}
+
+// Join starts a member that has no data and has been added to the cluster of
+// the present members.
+func (c *Cluster) Join(member *Member, options Options) error {
+	args := c.arguments(member, options)
+	for i, argument := range args {
+		if argument == "--initial-cluster-state=new" {
+			args[i] = "--initial-cluster-state=existing"
+		}
+	}
+	member.args = args
+	return member.Start()
 }
 
 func scheme(tls bool) string {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,6 +56,13 @@ func (m *Member) Endpoint() string { return fmt.Sprintf("127.0.0.1:%d", m.Client
 
 // PeerURL is where the other members reach it.
 func (m *Member) PeerURL() string { return fmt.Sprintf("%s://127.0.0.1:%d", m.peerScheme, m.PeerPort) }
+
+// With adds flags for the next starts, and gives what takes them away again.
+func (m *Member) With(flags ...string) (without func()) {
+	before := m.args
+	m.args = append(slices.Clone(before), flags...)
+	return func() { m.args = before }
+}
 
 // Spawn starts the process and does not wait for it.
 func (m *Member) Spawn() error {
@@ -153,6 +161,20 @@ func (m *Member) Kill() error {
 	<-m.process.ended
 	m.process = nil
 	return nil
+}
+
+// Wipe removes the data of a member that does not run.
+func (m *Member) Wipe() error { return os.RemoveAll(m.DataDir) }
+
+// WaitEnded waits until the process has ended by itself, and forgets it.
+func (m *Member) WaitEnded() error {
+	select {
+	case <-m.process.ended:
+		m.process = nil
+		return nil
+	case <-time.After(startTimeout):
+		return fmt.Errorf("%s runs on after %s\n%s", m.Name, startTimeout, m.LogTail())
+	}
 }
 
 // Stop sends SIGTERM and checks how the process ends: holdfast exits 0, etcd

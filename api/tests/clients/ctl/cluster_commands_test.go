@@ -83,3 +83,26 @@ func scriptMembers(s *session) {
 	s.sorted(blur, "defrag")
 	s.run("alarm", "list")
 }
+
+// scriptMembership changes the members, and leaves those that were there.
+func scriptMembership(s *session) {
+	blur := func(text string) string { return hexID.ReplaceAllString(text, "MEMBER") }
+	var added string
+	s.eventually("new member", func() bool {
+		// etcd wants the members' connections to be five seconds old.
+		output, _, code := s.execute("", []string{"member", "add", "new", "--learner", "--peer-urls=http://127.0.0.1:1"})
+		added = output
+		return code == 0
+	})
+	first, rest, _ := strings.Cut(added, "\n")
+	s.note("%s\n%s", blur(first), s.normalize(strings.Split(rest, "ETCD_INITIAL_CLUSTER=")[0]))
+	id := hexID.FindString(added)
+	s.sorted(blur, "member", "list")
+	s.sorted(blur, "member", "promote", id)
+	s.sorted(blur, "member", "update", id, "--peer-urls=http://127.0.0.1:2,http://127.0.0.1:3")
+	s.sorted(blur, "member", "list")
+	s.sorted(blur, "member", "add", "other", "--peer-urls=http://127.0.0.1:2")
+	s.sorted(blur, "member", "remove", id)
+	s.sorted(blur, "member", "remove", id)
+	s.sorted(blur, "member", "list")
+}

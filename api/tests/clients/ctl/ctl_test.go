@@ -26,7 +26,7 @@ var scripts = []script{
 	{"watch and run", scriptWatchExec},
 	{"lease", scriptLease}, {"lease keep-alive", scriptKeepAlive}, {"lease expiry", scriptLeaseExpiry},
 	{"lock", scriptLock}, {"elect", scriptElect},
-	{"endpoint", scriptEndpoint}, {"members", scriptMembers}, {"compaction", scriptCompaction}, {"mistakes", scriptMistakes}, {"auth", scriptAuth},
+	{"endpoint", scriptEndpoint}, {"members", scriptMembers}, {"membership", scriptMembership}, {"compaction", scriptCompaction}, {"mistakes", scriptMistakes}, {"auth", scriptAuth},
 }
 
 func tools(t *testing.T) []tool {
