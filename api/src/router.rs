@@ -19,9 +19,7 @@ use crate::recipes::{self, as_from_a_client, election, lock};
 use crate::rpc::{self, Body, Incoming, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{
-    access, auth, cluster, grpc_health, kv, lease, maintenance, snapshot, watch,
-};
+use crate::{access, auth, cluster, grpc_health, kv, lease, maintenance, snapshot, watch};
 
 /// Answers any request on the client port.
 pub async fn serve(

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::AuthTable;
 use crate::index::Index;
 use crate::reader::registry::Registration;
 use crate::state::shared::Shared;
@@ -48,6 +49,11 @@ impl History {
     /// The leases, by id.
     pub fn leases(&self) -> Vec<LeaseInfo> {
         self.tables.leases().collect()
+    }
+
+    /// The users and roles, and whether they are asked for.
+    pub fn auth(&self) -> Result<AuthTable, Fatal> {
+        self.tables.auth()
     }
 
     /// Reads the next records, about `bytes` of them; false at the end.

@@ -190,12 +190,7 @@ fn an_experimental_name_is_the_flag_it_became() {
 
 #[test]
 fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
-    for text in [
-        "--force-new-cluster",
-        "--config-file=/x",
-        "--discovery-token=x",
-        "--wal-dir=/x",
-    ] {
+    for text in ["--force-new-cluster", "--config-file=/x", "--discovery-token=x", "--wal-dir=/x"] {
         let error = failure(&[text], &[]).to_string();
         let flag = text.split('=').next().expect("a flag");
         assert!(error.starts_with(&format!("{flag} cannot be honoured")), "{error}");

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 
 use holdfast_raft::Member;
+use holdfast_store::auth::AuthTable;
 use holdfast_store::{Fatal, History, ReadError, Revision};
 
 use super::schema::{self, record_pair};
@@ -12,6 +13,7 @@ use crate::status::Error;
 
 /// Bytes of records written in one slice.
 const SLICE_BYTES: usize = 1 << 20;
+const ROOT: &str = "root";
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Why a file was not made.
@@ -67,7 +69,7 @@ impl Build {
         let mut writer = Writer::begin(BufWriter::with_capacity(BUFFER_BYTES, file), bytes_max)?;
         write_meta(&mut writer, &history, members, version)?;
         write_cluster(&mut writer, members, version)?;
-        write_auth(&mut writer)?;
+        write_auth(&mut writer, &history.auth().map_err(ReadError::from)?)?;
         writer.bucket(schema::ALARM)?;
         writer.bucket(schema::LEASE)?;
         // By the bytes of their ids, where the store has them by number.
@@ -141,11 +143,20 @@ fn write_cluster(
     Ok(())
 }
 
-/// Authentication as it is where nobody ever set it up.
-fn write_auth(writer: &mut Writer<BufWriter<File>>) -> Result<()> {
+/// The users and roles. Without them everybody could read what is restored from the file.
+fn write_auth(writer: &mut Writer<BufWriter<File>>, auth: &AuthTable) -> Result<()> {
     writer.bucket(schema::AUTH)?;
-    writer.put(schema::AUTH_REVISION, &1u64.to_be_bytes())?;
+    writer.put(schema::AUTH_ENABLED, &[u8::from(auth.is_enabled())])?;
+    writer.put(schema::AUTH_REVISION, &auth.revision().to_be_bytes())?;
     writer.bucket(schema::AUTH_ROLES)?;
+    for name in auth.roles() {
+        // Root's allows everything by its name alone.
+        let permissions = auth.permissions(name).filter(|_| name != ROOT).unwrap_or_default();
+        writer.put(name.as_bytes(), &schema::role_value(name, &permissions))?;
+    }
     writer.bucket(schema::AUTH_USERS)?;
+    for (name, user) in auth.users().filter_map(|name| Some((name, auth.user(name)?))) {
+        writer.put(name.as_bytes(), &schema::user_value(name, user))?;
+    }
     Ok(())
 }

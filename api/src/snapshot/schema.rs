@@ -6,11 +6,16 @@
 //! meta             consistent_index, term, confState, storageVersion, *CompactRev
 //! cluster          clusterVersion, downgrade
 //! members          id in hex -> JSON     members_removed   id in hex -> "removed"
-//! auth, authUsers, authRoles, alarm
+//! auth             authEnabled, authRevision
+//! authUsers        name -> authpb.User     authRoles         name -> authpb.Role
+//! alarm
 //! ```
 
 use bytes::Bytes;
+use holdfast_proto::authpb;
 use holdfast_raft::Member;
+use holdfast_store::auth::User;
+use holdfast_store::command::Permission;
 use holdfast_store::record::encode_tombstone;
 use holdfast_store::{LeaseInfo, Record, RecordKind, Revision};
 use prost::Message;
@@ -130,6 +135,29 @@ pub fn member_pair(member: &Member) -> (Vec<u8>, Vec<u8>) {
     (format!("{:x}", member.id).into_bytes(), value.to_string().into_bytes())
 }
 
+/// A user's value; its key is its name.
+pub fn user_value(name: &str, user: &User) -> Vec<u8> {
+    let stored = authpb::User {
+        name: name.to_owned().into(),
+        password: user.password_hash().clone(),
+        roles: user.roles().to_vec(),
+        options: Some(authpb::UserAddOptions { no_password: user.has_no_password() }),
+    };
+    stored.encode_to_vec()
+}
+
+/// A role's value; its key is its name.
+pub fn role_value(name: &str, permissions: &[Permission]) -> Vec<u8> {
+    let key_permission = permissions.iter().map(|permission| authpb::Permission {
+        perm_type: permission.kind,
+        key: permission.key.clone(),
+        range_end: permission.range_end.clone(),
+    });
+    let stored =
+        authpb::Role { name: name.to_owned().into(), key_permission: key_permission.collect() };
+    stored.encode_to_vec()
+}
+
 /// Raft's members, as etcd keeps them.
 pub fn conf_state(members: &[Member]) -> Vec<u8> {
     let ids = |learners: bool| -> Vec<u64> {
@@ -158,6 +186,22 @@ mod tests {
         {
             assert_eq!(parse_revision(wrong), None);
         }
+    }
+
+    #[test]
+    fn roles_are_etcds() {
+        let permission = Permission {
+            kind: 2,
+            key: Bytes::from_static(b"a"),
+            range_end: Bytes::from_static(b"b"),
+        };
+        assert_eq!(role_value("r", &[permission]), *b"\n\x01r\x12\x08\x08\x02\x12\x01a\x1a\x01b");
+    }
+
+    #[test]
+    fn users_are_etcds() {
+        let user = User::default();
+        assert_eq!(user_value("u", &user), *b"\n\x01u\x22\0");
     }
 
     #[test]
