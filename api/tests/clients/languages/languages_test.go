@@ -23,7 +23,7 @@ var settings = []setting{
 	{name: "plain text", members: 1},
 	{name: "plain text with users", members: 1, users: true},
 	{name: "mutual TLS", members: 3, tls: true},
-	{name: "mutual TLS with users", members: 3, tls: true, users: true},
+	{name: "mutual TLS with users", members: 1, tls: true, users: true},
 }
 
 // program is a client and how many cases it has.
@@ -82,7 +82,7 @@ func open(t *testing.T, s setting) *access {
 		a.certificates = issue(t)
 		args = append(args, a.certificates.flags()...)
 	}
-	a.cluster = cluster.Start(t, cluster.Target(t), cluster.Options{Members: s.members, ClientTLS: s.tls, PeerTLS: s.tls, Args: args})
+	a.cluster = cluster.Start(t, cluster.Target(t), cluster.Options{Members: s.members, NoFsync: true, ClientTLS: s.tls, PeerTLS: s.tls, Args: args})
 	if s.users {
 		a.addUsers(t)
 	}

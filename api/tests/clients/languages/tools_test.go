@@ -147,7 +147,7 @@ func (e etcdctl) refusals() {
 		e.says("", "OK\n", "put", "app/ctl/by-certificate", "v")
 		e.refused("", denied, "put", "root-only", "v")
 		e.pair = e.access.certificates.bare
-		e.refused("", denied, "put", "app/ctl/1", "v")
+		e.refused("", "Error: etcdserver: ", "put", "app/ctl/1", "v")
 	} else {
 		e.refused("", "etcdserver: user name is empty", "put", "app/ctl/1", "v")
 	}

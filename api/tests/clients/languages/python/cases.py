@@ -48,7 +48,7 @@ def passed(case):
 def failed(case, error):
     traceback.print_exception(error)
     # One line; the trace has the rest.
-    print(f"FAILED {case.__name__}: {type(error).__name__} {error}".replace("\n", " "))
+    print(f"FAILED {case.__name__}: {type(error).__name__} {error} {getattr(error, 'detail_text', '')}".replace("\n", " "))
 
 
 def run(cases):

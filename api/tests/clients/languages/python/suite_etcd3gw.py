@@ -164,12 +164,12 @@ def leases():
 
 
 def lease_expiry():
-    kept, lost = client.lease(2), client.lease(2)
+    kept, lost = client.lease(4), client.lease(4)
     client.put(key("kept"), "", lease=kept)
     client.put(key("lost"), "", lease=lost)
     deadline = time.monotonic() + PATIENCE
     while client.get(key("lost")):
-        equal(kept.refresh(), 2)
+        equal(kept.refresh(), 4)
         true("the lease expires", time.monotonic() < deadline)
         time.sleep(0.3)
     equal(client.get(key("kept")), [b""])

@@ -39,8 +39,8 @@ pub async fn lifetime(access: &Access) -> Outcome {
 
 pub async fn expiry(access: &Access) -> Outcome {
     let mut client = access.client().await?;
-    let kept = client.lease_grant(2, None).await?.id();
-    let lost = client.lease_grant(2, None).await?.id();
+    let kept = client.lease_grant(4, None).await?.id();
+    let lost = client.lease_grant(4, None).await?.id();
     let with = |lease| Some(PutOptions::new().with_lease(lease));
     client.put(key("kept"), "", with(kept)).await?;
     client.put(key("lost"), "", with(lost)).await?;
@@ -57,7 +57,7 @@ pub async fn expiry(access: &Access) -> Outcome {
             }
             Err(_) => {
                 keeper.keep_alive().await?;
-                equal(answers.message().await?.map(|answer| answer.ttl()), Some(2))?;
+                equal(answers.message().await?.map(|answer| answer.ttl()), Some(4))?;
             }
         }
     }
