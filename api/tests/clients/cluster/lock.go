@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// lockFile takes an exclusive lock that other test processes respect.
-func lockFile(path string) (unlock func(), err error) {
+// LockFile takes an exclusive lock that other test processes respect.
+func LockFile(path string) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err

@@ -114,7 +114,7 @@ func buildTool(name string) (string, error) {
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return "", err
 	}
-	unlock, err := lockFile(filepath.Join(directory, name+".lock"))
+	unlock, err := LockFile(filepath.Join(directory, name+".lock"))
 	if err != nil {
 		return "", err
 	}
