@@ -44,9 +44,12 @@ struct Held {
     sent: AtomicU64,
 }
 
+/// What a read of the file gave, and how far it is now.
+type Slice = (Progress, Result<Bytes, Error>);
+
 enum State {
     Ready(Progress),
-    Reading(BoxFuture<'static, Result<(Progress, Result<Bytes, Error>), Error>>),
+    Reading(BoxFuture<'static, Result<Slice, Error>>),
     Over,
 }
 
