@@ -85,6 +85,9 @@ func TestMigrateKilled(t *testing.T) {
 		if err := member.Start(); err != nil {
 			t.Fatal(err)
 		}
+		// etcd may say that it is ready before it has applied its log again.
+		_, err = first.client.Get(first.ctx, "none")
+		first.must(err)
 		if err := member.Stop(); err != nil {
 			t.Fatal(err)
 		}
