@@ -12,7 +12,7 @@ use crate::{Context, Import, Imported, Opened, Position, Worked, open};
 fn apply(opened: &mut Opened, index: u64, change: Change) {
     let position = position(index);
     let context = Context { position, level: LEVEL_CURRENT, respond: false };
-    let outcome = opened.state.apply(&context, &Command { change: Some(change) }).unwrap();
+    let outcome = opened.state.apply(&context, &Command::from(change)).unwrap();
     outcome.result.unwrap();
     opened.state.finish_entry(position);
     opened.state.publish().unwrap();
