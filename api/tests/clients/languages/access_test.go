@@ -38,23 +38,10 @@ type access struct {
 	certificates *certificates
 }
 
-// reached are the members that clients begin with: where there are users only the
-// first, since etcd's others may need a moment to know a token.
-func (a *access) reached() []*cluster.Member {
-	if a.users {
-		return a.cluster.Members[:1]
-	}
-	return a.cluster.Members
-}
-
 // environment is how a program is told.
 func (a *access) environment() []string {
-	var endpoints []string
-	for _, member := range a.reached() {
-		endpoints = append(endpoints, member.Endpoint())
-	}
 	variables := []string{
-		"ENDPOINTS=" + strings.Join(endpoints, ","),
+		"ENDPOINTS=" + strings.Join(a.cluster.Endpoints(), ","),
 		"MEMBERS=" + strconv.Itoa(len(a.cluster.Members)),
 		"PROGRESS_MS=" + strconv.Itoa(int(progressInterval.Milliseconds())),
 	}
@@ -85,7 +72,7 @@ func (a *access) client(t *testing.T, user, password string) *clientv3.Client {
 func (a *access) config(t *testing.T, user, password string) clientv3.Config {
 	t.Helper()
 	config := clientv3.Config{DialTimeout: 10 * time.Second, Logger: zap.NewNop(), Username: user, Password: password}
-	for _, member := range a.reached() {
+	for _, member := range a.cluster.Members {
 		config.Endpoints = append(config.Endpoints, member.ClientURL())
 	}
 	if a.tls {

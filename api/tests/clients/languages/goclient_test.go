@@ -196,7 +196,7 @@ func goElections(g *goClient) {
 func goCluster(g *goClient) {
 	members, err := g.client.MemberList(g.ctx)
 	must(g.T, err)
-	same(g, len(members.Members), g.access.members)
+	same(g, len(members.Members), len(g.access.cluster.Members))
 	for _, member := range g.access.cluster.Members {
 		status, err := g.client.Status(g.ctx, member.ClientURL())
 		must(g.T, err)

@@ -15,15 +15,14 @@ import (
 // setting is how a cluster is reached.
 type setting struct {
 	name       string
-	members    int
 	tls, users bool
 }
 
 var settings = []setting{
-	{name: "plain text", members: 1},
-	{name: "plain text with users", members: 1, users: true},
-	{name: "mutual TLS", members: 3, tls: true},
-	{name: "mutual TLS with users", members: 1, tls: true, users: true},
+	{name: "plain text"},
+	{name: "plain text with users", users: true},
+	{name: "mutual TLS", tls: true},
+	{name: "mutual TLS with users", tls: true, users: true},
 }
 
 // program is a client and how many cases it has.
@@ -72,7 +71,7 @@ func TestLanguages(t *testing.T) {
 	}
 }
 
-// open starts a cluster in a setting.
+// open starts a cluster in a setting. It has one member: many run side by side.
 func open(t *testing.T, s setting) *access {
 	t.Helper()
 	a := &access{setting: s}
@@ -82,7 +81,7 @@ func open(t *testing.T, s setting) *access {
 		a.certificates = issue(t)
 		args = append(args, a.certificates.flags()...)
 	}
-	a.cluster = cluster.Start(t, cluster.Target(t), cluster.Options{Members: s.members, NoFsync: true, ClientTLS: s.tls, PeerTLS: s.tls, Args: args})
+	a.cluster = cluster.Start(t, cluster.Target(t), cluster.Options{NoFsync: true, ClientTLS: s.tls, PeerTLS: s.tls, Args: args})
 	if s.users {
 		a.addUsers(t)
 	}
