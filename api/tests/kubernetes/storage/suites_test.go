@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"holdfast.dev/clients/cluster"
 )
 
 var quick = flag.Bool("quick", false, "only the tests of the store itself, on one member")
@@ -44,6 +46,7 @@ var exceptions = []exception{
 const noLimit = "its authors leave it out where a watch cache answers, which ignores limits at resource version 0"
 
 func TestStorage(t *testing.T) {
+	cluster.Target(t) // an etcd is built here, not in the time that the tests have
 	tree := plant(t)
 	for _, suite := range suites {
 		if *quick && suite.pkg != "etcd3" {
