@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use crate::error::{MemberError, MemberRefusal};
+use crate::handover;
 use crate::members::{MemberChange, View};
-use crate::node::{Member, furthest};
+use crate::node::Member;
 use crate::peer::{Lane, Peers};
 use crate::propose::Raft;
 use crate::shared::Shared;
@@ -181,32 +182,18 @@ impl MemberDesk {
     }
 
     /// Hands leadership to `to`, or to the voter that is furthest on. True once another member
-    /// leads, within `patience`. openraft's leader proposes nothing more once it has begun to hand
-    /// over, so only a member that votes can be handed to.
+    /// leads, within `patience`. No change of the membership goes on meanwhile: it could take the vote
+    /// from whom is handed to.
     pub(crate) async fn hand_over(&self, to: Option<u64>, patience: Duration) -> bool {
-        let me = self.shared.identity.member_id;
-        let mut leadership = self.shared.status.leadership();
-        let began = match tokio::time::timeout(patience, self.turn.acquire()).await {
-            Ok(Ok(_turn)) => self.begin_to_hand_over(to).await,
+        match tokio::time::timeout(patience, self.turn.acquire()).await {
+            Ok(Ok(_turn)) => handover::hand_over(&self.shared, &self.raft, to, patience).await,
             _ => false,
-        };
-        let taken = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != me));
-        began && matches!(tokio::time::timeout(patience, taken).await, Ok(Ok(_)))
+        }
     }
 
     /// Whether a member is a voter of openraft's, in the newest membership of the log.
     pub(crate) fn votes(&self, member: u64) -> bool {
-        let membership = self.raft.server_metrics().borrow_watched().membership_config.clone();
-        membership.voter_ids().any(|voter| voter == member)
-    }
-
-    async fn begin_to_hand_over(&self, to: Option<u64>) -> bool {
-        let me = self.shared.identity.member_id;
-        let to = to.or_else(|| furthest(&self.raft, me));
-        match to.filter(|to| *to != me && self.leads() && self.votes(*to)) {
-            Some(to) => self.raft.trigger().transfer_leader(to).await.is_ok(),
-            None => false,
-        }
+        handover::votes(&self.raft, member)
     }
 
     /// Has those vote that were added as voters and are in sync by now, whenever this member leads;

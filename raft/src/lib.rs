@@ -15,6 +15,7 @@ mod directory;
 mod entry;
 mod error;
 mod founding;
+mod handover;
 pub mod identity;
 mod intake;
 mod keeper;

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_store::{Fatal, History, ReadError, Reader, WatchHub};
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -203,8 +202,8 @@ impl Node {
     }
 
     /// Hands leadership to `to`, or to the voter that is furthest on. True once another member
-    /// leads; false if this one does not lead, `to` is no voter, or nobody has taken over within an
-    /// election timeout.
+    /// leads; false if this one does not lead, if `to` is no voter or has not answered lately, or if
+    /// nobody has taken over within an election timeout.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> bool {
         self.inner.members.hand_over(to, self.inner.election_timeout).await
     }
@@ -230,15 +229,4 @@ impl Node {
         // The next to open the directory may come at once.
         self.inner.keeper.stop().await;
     }
-}
-
-/// The other voter that has most of the log, as this leader knows; none if it does not lead.
-pub(crate) fn furthest(raft: &Raft, me: u64) -> Option<u64> {
-    // A leader that hands over to a member that cannot take over stops working for good.
-    let membership = raft.server_metrics().borrow_watched().membership_config.clone();
-    let metrics = raft.data_metrics();
-    let metrics = metrics.borrow_watched();
-    let replication = metrics.replication.as_ref()?;
-    let others = membership.voter_ids().filter(|voter| *voter != me);
-    others.max_by_key(|voter| replication.get(voter).copied().flatten())
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 use holdfast_store::Export;
 use tokio::sync::Notify;
 
-use crate::node::furthest;
-use crate::propose::Raft;
-use crate::shared::Shared;
+use crate::desk::MemberDesk;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -37,15 +35,15 @@ fn is_whole(export: &Export, file: &holdfast_store::FileInfo) -> bool {
 }
 
 /// Hands over whenever `rotten` says so, until the node stops and drops it.
-pub(crate) async fn hand_over_when_rotten(shared: Arc<Shared>, raft: Raft, rotten: Arc<Notify>) {
+pub(crate) async fn hand_over_when_rotten(
+    members: MemberDesk,
+    rotten: Arc<Notify>,
+    patience: Duration,
+) {
     loop {
         rotten.notified().await;
-        if let Some(to) = furthest(&raft, shared.identity.member_id) {
-            tracing::warn!(to = format_args!("{to:x}"), "handing over: a block file is damaged");
-            if raft.trigger().transfer_leader(to).await.is_err() {
-                return;
-            }
-        }
+        tracing::warn!("handing over: a block file is damaged");
+        members.hand_over(None, patience).await;
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -7,15 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::desk::MemberDesk;
 use crate::limits::DISK_STALLED;
 use crate::log::Log;
-use crate::node::furthest;
-use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::wal::Unflushed;
 
 /// Looks at the disk every so often, until the node stops and drops it.
-pub(crate) async fn watch_disk(shared: Arc<Shared>, raft: Raft, log: Log, patience: Duration) {
+pub(crate) async fn watch_disk(
+    shared: Arc<Shared>,
+    members: MemberDesk,
+    log: Log,
+    patience: Duration,
+) {
     loop {
         tokio::time::sleep(patience / 2).await;
         let unflushed = log.unflushed();
@@ -28,14 +32,8 @@ pub(crate) async fn watch_disk(shared: Arc<Shared>, raft: Raft, log: Log, patien
             tracing::warn!(bytes, ?age, "the log's disk has stalled");
             continue;
         }
-        let Some(to) = furthest(&raft, shared.identity.member_id) else { continue };
-        tracing::warn!(bytes, ?age, to = format_args!("{to:x}"), "handing over: the disk stalls");
-        let trigger = raft.trigger();
-        // Raft itself may wait for the disk, and this must not wait for Raft.
-        let handed = tokio::time::timeout(patience, trigger.transfer_leader(to)).await;
-        if matches!(handed, Ok(Err(_))) {
-            return;
-        }
+        tracing::warn!(bytes, ?age, "handing over: the disk stalls");
+        members.hand_over(None, patience).await;
     }
 }
 

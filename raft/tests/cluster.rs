@@ -98,6 +98,42 @@ async fn leadership_is_handed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn leadership_is_not_handed_to_whom_nobody_has_heard_of_lately() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    let leader = world.leader().await;
+    let gone = (leader + 1) % 3;
+    let to = world.node(gone).identity().member_id;
+    world.crash(gone).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!world.node(leader).transfer_leadership(Some(to)).await);
+    let term = world.node(leader).status().term;
+    let after = within(1, put_on(&world.port(leader), "k", "1")).await.expect("it still leads");
+    assert_eq!(after.term, term);
+    assert!(world.node(leader).transfer_leadership(None).await, "the third one takes over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_that_nobody_hears_of_ends_in_an_election() {
+    for to_the_lost_one in [true, false] {
+        let mut world = World::new(3);
+        world.start_all().await;
+        let leader = world.leader().await;
+        let lost = (leader + 1) % 3;
+        let to = world.node(lost).identity().member_id;
+        let before = put_on(&world.port(leader), "k", "1").await.expect("applied");
+        // It has answered a moment ago.
+        world.net.isolate(&world.url(lost));
+        let to = to_the_lost_one.then_some(to);
+        world.node(leader).transfer_leadership(to).await;
+        let (after, _) = within(10, put_until_done(&world.port(leader), "k", "2")).await;
+        assert!(after.term > before.term, "somebody else was elected");
+        world.net.heal(&world.url(lost));
+        within(10, world.leader()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn proposals_through_many_elections_are_applied_at_most_once() {
     let mut world = World::new(3);
     world.start_all().await;

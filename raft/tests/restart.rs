@@ -111,11 +111,13 @@ async fn a_log_and_an_identity_stand_for_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn directories_of_others_are_refused() {
-    let mut world = World::new(1);
+    let mut world = World::new(3);
     world.start_all().await;
     world.crash(0).await;
-    world.configs[0].initial_cluster_token = "another".to_owned();
-    let refused = world.start(0).await.expect_err("another cluster");
+    world.crash(1).await;
+    world.configs[0].data_directory = world.configs[1].data_directory.clone();
+    world.files.swap(0, 1);
+    let refused = world.start(0).await.expect_err("another member's");
     assert!(matches!(refused, OpenError::WrongMember { .. }), "{refused}");
 
     let mut world = World::new(1);

@@ -125,10 +125,10 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     tasks.spawn(purger.run());
     tasks.spawn(members.clone().admit());
     tasks.spawn(leave(shared.clone(), seams.files, config.data_directory.clone()));
-    tasks.spawn(watch_disk(shared.clone(), raft.clone(), log, config.election_timeout));
+    tasks.spawn(watch_disk(shared.clone(), members.clone(), log, config.election_timeout));
     let ready = watch::Sender::new(false);
     tasks.spawn(found::ask_again(plan, shared.clone(), peers.clone(), ready.subscribe()));
-    tasks.spawn(hand_over_when_rotten(shared.clone(), raft.clone(), rotten));
+    tasks.spawn(hand_over_when_rotten(members.clone(), rotten, config.election_timeout));
     tasks.spawn(raise_level(shared.clone(), shared.open_port()));
     spawn_desks(&mut tasks, &raft, desk, read_index, peers, config.election_timeout);
     let attributes = attributes(&config, identity);
