@@ -64,11 +64,14 @@ impl Start<'_> {
             self.record(identity, None)?;
             return Ok(identity);
         }
+        let has_acted = mark.is_some() && !is_unfinished;
         if is_alone || effective.nodes().next().is_none() {
-            self.record(identity, Some(0))?;
+            if !has_acted {
+                self.record(identity, Some(0))?;
+            }
             return Ok(identity);
         }
-        if mark.is_some() && !is_unfinished {
+        if has_acted {
             return Err(OpenError::ForcedBefore);
         }
         self.force(log, &effective, identity, is_unfinished).await
