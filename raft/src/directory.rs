@@ -41,6 +41,9 @@ struct IdentityFile {
     member: u64,
     #[prost(fixed64, tag = "4")]
     incarnation: u64,
+    /// See [`forced`].
+    #[prost(fixed64, optional, tag = "5")]
+    forced: Option<u64>,
     /// Of the encoding with this field at 0.
     #[prost(fixed32, tag = "15")]
     crc32c: u32,
@@ -231,24 +234,42 @@ pub(crate) fn inspect(directory: &Path, files: &dyn Files) -> Result<Identity, O
     Ok(Identity { member_id, cluster_id, incarnation: found.incarnation })
 }
 
-/// Writes a new identity, durably. The log that answers for it has to be there.
+/// There once `--force-new-cluster` is given, until a start without it: where the membership of this
+/// member alone stands in the log, or will stand if the log is not that long; 0 if none was needed.
+pub(crate) fn forced(directory: &Path, files: &dyn Files) -> Result<Option<u64>, OpenError> {
+    let found = read(&directory.join(NAME), files).map_err(|source| {
+        let what = format!("reading the identity in {}", directory.display());
+        OpenError::Io { what, source }
+    })?;
+    Ok(found.forced)
+}
+
+/// Writes the identity, durably, and what [`forced`] tells. The log that answers for it has to be
+/// there.
 pub(crate) fn record(
     directory: &Path,
     files: &dyn Files,
     identity: Identity,
+    forced: Option<u64>,
 ) -> Result<(), OpenError> {
-    create(directory, files, identity).map_err(|source| {
+    create(directory, files, identity, forced).map_err(|source| {
         let what = format!("writing the identity into {}", directory.display());
         OpenError::Io { what, source }
     })
 }
 
-fn create(directory: &Path, files: &dyn Files, identity: Identity) -> io::Result<()> {
+fn create(
+    directory: &Path,
+    files: &dyn Files,
+    identity: Identity,
+    forced: Option<u64>,
+) -> io::Result<()> {
     let mut content = IdentityFile {
         format: FORMAT,
         cluster: identity.cluster_id,
         member: identity.member_id,
         incarnation: identity.incarnation,
+        forced,
         crc32c: 0,
     };
     content.crc32c = crc32c::crc32c(&content.encode_to_vec());
@@ -315,7 +336,7 @@ mod tests {
         let files = MemoryFiles::default();
         let made = open_as(&files, &plan(1, 2)).expect("made");
         assert!(made.is_new && open_as(&files, &plan(1, 2)).expect("made again").is_new);
-        record(Path::new(PATH), &files, made.identity).expect("written");
+        record(Path::new(PATH), &files, made.identity, None).expect("written");
         let found = open_as(&files, &plan(1, 2)).expect("found");
         assert_eq!((made.identity, false), (found.identity, found.is_new));
         // Added at run time, it has an id that does not follow from its flags.
@@ -328,6 +349,19 @@ mod tests {
         assert!(matches!(mixed_up, Err(OpenError::WrongMember { .. })));
         files.flip(Path::new("/data/identity"), 12, 1).expect("there");
         assert!(matches!(open_as(&files, &plan(1, 2)), Err(OpenError::Io { .. })));
+    }
+
+    #[test]
+    fn an_identity_is_replaced_whole() {
+        let files = MemoryFiles::default();
+        let folder = Path::new(PATH);
+        let made = open_as(&files, &plan(1, 2)).expect("made").identity;
+        let moved = Identity { cluster_id: 3, ..made };
+        for (identity, mark) in [(made, None), (moved, Some(9)), (moved, Some(0)), (moved, None)] {
+            record(folder, &files, identity, mark).expect("written");
+            assert_eq!(find(folder, &files).expect("readable"), Some(identity));
+            assert_eq!(forced(folder, &files).expect("readable"), mark);
+        }
     }
 
     #[test]

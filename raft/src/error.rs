@@ -60,6 +60,25 @@ pub enum OpenError {
          member must be removed"
     )]
     Removed(u64),
+    /// `--force-new-cluster` was left in place, and others have joined.
+    #[error(
+        "--force-new-cluster was given at the last start of this member too, and now it is not the \
+         only one of its cluster: drop the flag. To make it a cluster of its own again, start it once \
+         without the flag first"
+    )]
+    ForcedBefore,
+    /// This member was being made a cluster of its own when it stopped.
+    #[error(
+        "making this member a cluster of its own was begun and did not end: start it with \
+         --force-new-cluster again"
+    )]
+    ForceUnfinished,
+    /// Its log does not say that this member belongs to its cluster, or no longer.
+    #[error(
+        "--force-new-cluster: the newest membership in the log of this member does not name member \
+         {0:x}: it has not caught up, or is being removed"
+    )]
+    NotNamed(u64),
     /// Nobody told this member about the cluster that it is to join.
     #[error(
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \

@@ -95,7 +95,7 @@ impl Founding {
         self.import.finish(imported).map_err(holdfast_store::Fatal::new)?;
         let first = *self.plan.members.keys().next().expect("a cluster has members");
         begin_log(&self.config.data_directory, &self.seams, at, first)?;
-        directory::record(&self.config.data_directory, &*self.seams.files, identity)?;
+        directory::record(&self.config.data_directory, &*self.seams.files, identity, None)?;
         directory::end_import(&self.config.data_directory, &*self.seams.files)?;
         Ok(Founded { identity, digest })
     }

@@ -58,6 +58,7 @@ pub struct Node {
 type Tasks = (JoinSet<()>, oneshot::Sender<()>);
 
 struct Inner {
+    identity: Identity,
     shared: Arc<Shared>,
     raft: Raft,
     keeper: Keeper,
@@ -111,7 +112,7 @@ impl Node {
 
     /// Who this member is.
     pub fn identity(&self) -> Identity {
-        self.inner.shared.identity
+        self.inner.identity
     }
 
     /// What this member believes about its cluster.

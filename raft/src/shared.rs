@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::counts::NodeCounts;
 use crate::error::ProposeError;
-use crate::identity::Identity;
+use crate::identity::{Identity, Own};
 use crate::intake::{Intake, Ticket};
 use crate::port::{Mail, Port, PortShared};
 use crate::sole::SoleMember;
@@ -18,7 +18,7 @@ use crate::status::StatusCell;
 use crate::types::StoredMembership;
 
 pub(crate) struct Shared {
-    pub(crate) identity: Identity,
+    pub(crate) identity: Own,
     /// Drawn at this start; part of every proposal.
     pub(crate) nonce: u64,
     pub(crate) request_timeout: Duration,
@@ -50,7 +50,7 @@ impl Shared {
         reader: Reader,
     ) -> Self {
         Self {
-            identity,
+            identity: identity.into(),
             nonce,
             request_timeout,
             request_bytes_max,

@@ -2,9 +2,14 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_raft::{ClusterState, Member, MemberError, MemberRefusal, OpenError};
+use holdfast_store::Effort;
+use holdfast_store::files::MemoryFiles;
+use holdfast_store::files::memory::Unsynced;
+use holdfast_store::record::value_of;
 use world::{World, put_on, put_until_done, within};
 
 /// Seconds since 1970, different for every member that is added.
@@ -351,10 +356,11 @@ async fn a_member_of_a_lost_cluster_goes_on_alone_and_grows_again() {
     }
     world.configs[0].force_new_cluster = false;
     world.start_ready(0).await;
-    // Those that were lost are refused, and find out.
+    let cluster = world.node(0).identity().cluster_id;
+    // Those that were lost are of another cluster, and keep what they have.
     world.start(1).await.expect("it has not been told");
-    let fatal = within(60, world.node(1).fatal()).await.to_string();
-    assert!(fatal.contains("permanently removed"), "{fatal}");
+    assert_ne!(world.node(1).identity().cluster_id, cluster);
+    stays_apart(&world, 1).await;
     world.crash(1).await;
     world.wipe(1);
     world.configs[1].initial_cluster.truncate(2);
@@ -362,6 +368,145 @@ async fn a_member_of_a_lost_cluster_goes_on_alone_and_grows_again() {
     add(&world, 0, 1, false).await;
     world.start_ready(1).await;
     put_on(&world.port(1), "k", "two").await.expect("applied");
+    assert_eq!(world.node(1).identity().cluster_id, cluster);
+}
+
+/// For longer than it takes a member without a leader to ask its peers twice, nothing ends it.
+async fn stays_apart(world: &World, i: usize) {
+    let end = tokio::time::timeout(Duration::from_secs(20), world.node(i).fatal()).await;
+    if let Ok(fatal) = end {
+        panic!("member {i} has ended: {fatal}");
+    }
+}
+
+/// Waits until `member` votes, as `asker` knows it.
+async fn votes(world: &World, asker: usize, member: u64) {
+    within(60, async {
+        while !world.node(asker).votes(member) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// Starts member 0 as a cluster of its own while nobody reaches it, and has it acknowledge a write.
+async fn force_apart(world: &mut World) {
+    world.net.isolate(&world.url(0));
+    world.crash(0).await;
+    world.configs[0].force_new_cluster = true;
+    world.start_ready(0).await;
+    put_on(&world.port(0), "apart", "first").await.expect("a quorum of one");
+}
+
+fn value(world: &World, i: usize, key: &str) -> Option<String> {
+    let (_, found) = world.node(i).reader().get(key.as_bytes(), Effort::Inline).expect("in memory");
+    let value = found.map(|record| value_of(&record).expect("a record"));
+    value.map(|value| String::from_utf8_lossy(&value).into_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_majority_that_was_not_lost_is_left_alone() {
+    let mut world = World::new(3);
+    world.start_all().await;
+    put_until_done(&world.port(0), "k", "all").await;
+    force_apart(&mut world).await;
+    put_until_done(&world.port(1), "k", "majority").await;
+    let majority = world.node(1).identity().cluster_id;
+    assert_ne!(world.node(0).identity().cluster_id, majority);
+    // One of them is without a leader as well, so it asks, and then both are again.
+    world.crash(2).await;
+    world.net.heal(&world.url(0));
+    stays_apart(&world, 1).await;
+    world.crash(1).await;
+    world.start(2).await.expect("keeps its data");
+    stays_apart(&world, 2).await;
+    world.start_ready(1).await;
+    put_until_done(&world.port(2), "k", "still").await;
+    assert_eq!(world.node(2).identity().cluster_id, majority);
+    assert_eq!(value(&world, 1, "apart"), None);
+    assert_eq!(world.node(1).members().len(), 3);
+    put_on(&world.port(0), "apart", "second").await.expect("it still leads");
+    assert_eq!(value(&world, 0, "k").as_deref(), Some("all"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_the_forced_one_never_heard_of_stays_a_stranger() {
+    let mut world = World::with(3, |config| config.strict_reconfig_check = false);
+    world.start_all().await;
+    put_until_done(&world.port(0), "k", "three").await;
+    world.net.isolate(&world.url(0));
+    let asker = within(60, async {
+        loop {
+            match (1..3).find(|i| world.node(*i).status().is_leader) {
+                Some(leader) => return leader,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    })
+    .await;
+    let new = world.grow(&[0, 1, 2]);
+    let new_id = add(&world, asker, new, false).await;
+    world.start_ready(new).await;
+    votes(&world, asker, new_id).await;
+    force_apart(&mut world).await;
+    world.net.heal(&world.url(0));
+    // Whoever leads calls the forced member, which their membership still names.
+    for i in [1, 2, new] {
+        world.crash(i).await;
+        world.start(i).await.expect("keeps its data");
+    }
+    for i in [1, 2, new] {
+        put_until_done(&world.port(i), "k", "four").await;
+        stays_apart(&world, i).await;
+        assert_eq!(value(&world, i, "apart"), None);
+        assert_eq!(world.node(i).members().len(), 4);
+    }
+    assert_eq!(value(&world, 0, "apart").as_deref(), Some("first"));
+    assert_eq!(value(&world, 0, "k").as_deref(), Some("three"));
+    put_on(&world.port(0), "apart", "second").await.expect("it still leads");
+    assert_eq!(world.node(0).members().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_flag_left_in_place_is_refused_once_others_have_joined() {
+    let mut world = World::new(1);
+    world.configs[0].force_new_cluster = true;
+    world.start_all().await;
+    let founded = world.node(0).identity().cluster_id;
+    for kept in ["new", "forced"] {
+        for _ in 0..2 {
+            let joining = world.grow(&(0..world.nodes.len()).collect::<Vec<_>>());
+            let joining_id = add(&world, 0, joining, false).await;
+            world.start_ready(joining).await;
+            votes(&world, 0, joining_id).await;
+        }
+        put_until_done(&world.port(0), "k", kept).await;
+        let before = world.node(0).identity();
+        world.crash(0).await;
+        for _ in 0..2 {
+            let refused = world.start(0).await.expect_err("others may know more");
+            assert!(matches!(refused, OpenError::ForcedBefore), "{refused}");
+        }
+        let joined = world.nodes.len() - 1;
+        put_until_done(&world.port(joined), "k", "without").await;
+        world.configs[0].force_new_cluster = false;
+        world.start_ready(0).await;
+        assert_eq!(world.node(0).identity(), before);
+        put_until_done(&world.port(0), "k", kept).await;
+        assert_eq!(value(&world, joined, "k").as_deref(), Some(kept));
+        // After a start without it, it acts again.
+        for i in 0..world.nodes.len() {
+            world.crash(i).await;
+        }
+        world.configs.truncate(1);
+        world.files.truncate(1);
+        world.nodes.truncate(1);
+        world.configs[0].force_new_cluster = true;
+        world.start_ready(0).await;
+        assert_eq!(world.node(0).members().len(), 1);
+        assert_eq!(value(&world, 0, "k").as_deref(), Some(kept));
+        assert!(![founded, before.cluster_id].contains(&world.node(0).identity().cluster_id));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,4 +522,62 @@ async fn who_joins_waits_for_a_quorum_to_say_who_it_is() {
     world.start(1).await.expect("starts");
     // Nothing was written down.
     world.start_ready(new).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stops_while_being_forced_is_as_before_or_is_finished_by_the_flag() {
+    let base = MemoryFiles::default();
+    let mut world = World::new(3);
+    world.files[0] = Arc::new(base.clone());
+    world.start_all().await;
+    put_until_done(&world.port(0), "k", "kept").await;
+    within(30, world.port(0).read_barrier()).await.expect("a quorum");
+    let before = world.node(0).identity();
+    for i in 0..3 {
+        world.crash(i).await;
+    }
+    let (mut as_before, mut unfinished, mut finished) = (0, 0, 0);
+    for count in 0..200 {
+        let files = base.duplicate();
+        world.files[0] = Arc::new(files.clone());
+        world.configs[0].force_new_cluster = true;
+        files.power_off_after(count);
+        if world.start(0).await.is_ok() {
+            let node = world.node(0);
+            let _ended = tokio::time::timeout(Duration::from_secs(10), node.wait_ready()).await;
+            world.crash(0).await;
+        }
+        let unsynced = if count % 2 == 0 { Unsynced::Lost } else { Unsynced::Kept };
+        files.crash(unsynced, &mut |_| 0);
+        // Without the flag.
+        world.files[0] = Arc::new(files.duplicate());
+        world.configs[0].force_new_cluster = false;
+        match world.start(0).await {
+            Ok(()) if world.node(0).identity() == before => {
+                as_before += 1;
+                world.crash(0).await;
+            }
+            Ok(()) => {
+                finished += 1;
+                within(60, world.node(0).wait_ready()).await;
+                assert_eq!(world.node(0).members().len(), 1, "after {count} operations");
+                world.crash(0).await;
+            }
+            Err(OpenError::ForceUnfinished) => unfinished += 1,
+            Err(other) => panic!("after {count} operations: {other}"),
+        }
+        // With it.
+        world.files[0] = Arc::new(files);
+        world.configs[0].force_new_cluster = true;
+        world.start_ready(0).await;
+        assert_eq!(world.node(0).members().len(), 1, "after {count} operations");
+        assert_ne!(world.node(0).identity().cluster_id, before.cluster_id);
+        assert_eq!(value(&world, 0, "k").as_deref(), Some("kept"));
+        world.crash(0).await;
+        if finished > 3 {
+            break;
+        }
+    }
+    let seen = format!("{as_before} as before, {unfinished} unfinished, {finished} finished");
+    assert!(as_before > 0 && unfinished > 0 && finished > 0, "{seen}");
 }

@@ -227,7 +227,7 @@ pub const SERVER: &[Flag] = &[
     row("Maintenance", "bootstrap-defrag-threshold-megabytes", Uint, "0", None(NO_NEED), "Defragment at start above this."),
     row("Maintenance", "max-learners", Int, "1", Works, "Learners permitted at a time."),
 
-    row("Unsafe", "force-new-cluster", Bool, "false", Works, "Make this member, with its data, a cluster of its own; the others are removed."),
+    row("Unsafe", "force-new-cluster", Bool, "false", Works, "Make this member, with its data, a cluster of its own, with a new id; drop the flag once it is up."),
     row("Unsafe", "unsafe-no-fsync", Bool, "false", Works, "Never wait for the disk: a power cut loses data."),
 
     row("Other", "version", Bool, "false", Works, "Print the versions and exit."),

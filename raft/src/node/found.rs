@@ -64,7 +64,7 @@ pub(crate) async fn ask_again(
     peers: Arc<Peers>,
     ready: watch::Receiver<bool>,
 ) {
-    let identity = shared.identity;
+    let identity = peers.gate().identity();
     loop {
         tokio::time::sleep(AGAIN).await;
         if *ready.borrow() && shared.status.leader().is_some() {

@@ -65,13 +65,11 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let is_shared = seams.workers == Workers::Threads;
     let lock = is_shared.then(|| directory::lock(&config.data_directory)).transpose()?;
     let (plan, directory) = find_place(&config, &seams).await?;
-    let identity = directory.identity;
     let ground = lay_ground(&config, &seams, &directory)?;
     let shared = ground.shared.clone();
-    if config.force_new_cluster && !directory.is_new {
-        let (log, machine) = (ground.log.clone(), ground.machine.clone());
-        alone::make_alone(log, machine, &config, identity.member_id).await?;
-    }
+    let start = alone::Start { config: &config, files: &*seams.files };
+    let (log, machine) = (ground.log.clone(), ground.machine.clone());
+    let identity = start.settle(log, machine, directory.identity).await?;
     // Before the first peer calls.
     shared.look_at_members();
     let gate = Gate::new(identity, standings(&shared));
@@ -134,6 +132,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let attributes = attributes(&config, identity);
     tasks.spawn(publish(shared.open_port(), shared.clone(), attributes, ready.clone()));
     let inner = Inner {
+        identity,
         shared,
         raft,
         keeper: machine.keeper,
@@ -253,7 +252,9 @@ fn open_log(
             let shown = config.data_directory.display().to_string();
             return Err(OpenError::IdentityMissing(shown));
         }
-        directory::record(&config.data_directory, &*seams.files, directory.identity)?;
+        // Of a new member the flag asks nothing, nor does it later if it stays.
+        let forced = config.force_new_cluster.then_some(0);
+        directory::record(&config.data_directory, &*seams.files, directory.identity, forced)?;
     }
     Ok(log)
 }
