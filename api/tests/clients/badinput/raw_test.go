@@ -56,7 +56,7 @@ var rawCalls = []rawCall{
 	{name: "proto content type", path: "/etcdserverpb.KV/Range", contentType: "application/grpc+proto", body: readOfA},
 	{name: "compressed flag without an encoding", ownText: true, path: "/etcdserverpb.KV/Range", body: frame(1, mustMarshal(&pb.RangeRequest{Key: keyA}))},
 	{name: "unknown method", ownText: true, path: "/etcdserverpb.KV/Nope", body: readOfA},
-	{name: "reflection, which etcd does not offer", path: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", body: frame(0, nil)},
+	{name: "unknown service", path: "/nobody.knows.v1.Service/Call", body: frame(0, nil)},
 	{name: "malformed path", ownText: true, path: "/nonsense", body: readOfA},
 }
 

@@ -83,7 +83,11 @@ func checkTokens(e *env, signed bool) {
 	equal(e, "parts of a token", strings.Count(token, "."), map[bool]int{true: 2, false: 1}[signed])
 	get := func() error { return rangeOf("k", "")(e.with(token), e.dial(1)) }
 	e.eventually("a token that is known", func() bool { return said(get()) == "ok" })
-	e.says("with a bit of it changed", rangeOf("k", "")(e.with(token[:len(token)-3]+"x"+token[len(token)-2:]), e.dial(0)), badToken)
+	other := "x"
+	if token[len(token)-3] == 'x' {
+		other = "y"
+	}
+	e.says("with a letter of it changed", rangeOf("k", "")(e.with(token[:len(token)-3]+other+token[len(token)-2:]), e.dial(0)), badToken)
 	// Changes of the rules make signed tokens old, except for changing them further.
 	for _, name := range []string{"one", "two"} {
 		_, err = e.auth(0).RoleAdd(e.with(token), &pb.AuthRoleAddRequest{Name: name})
