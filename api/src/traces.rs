@@ -53,9 +53,9 @@ pub struct TraceSender {
     thread: JoinHandle<()>,
 }
 
-/// The span of one call.
+/// The span of one call; boxed, since most calls have none and carry the room for it about.
 #[derive(Debug)]
-pub(crate) struct CallSpan(opentelemetry_sdk::trace::Span);
+pub(crate) struct CallSpan(Box<opentelemetry_sdk::trace::Span>);
 
 impl TraceSettings {
     /// Starts to send spans; that there is a collector is not checked.
@@ -123,7 +123,7 @@ impl Traces {
                 KeyValue::new("rpc.method", method.to_owned()),
             ])
             .start_with_context(&self.tracer, &parent);
-        span.is_recording().then_some(CallSpan(span))
+        span.is_recording().then(|| CallSpan(Box::new(span)))
     }
 }
 
