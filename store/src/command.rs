@@ -9,6 +9,8 @@ mod auth;
 
 use bytes::Bytes;
 
+use crate::{AlarmCause, AlarmKind};
+
 pub use auth::*;
 
 /// The semantics level that this code writes, and the highest that it can apply.
@@ -18,7 +20,7 @@ pub const LEVEL_CURRENT: u32 = 1;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
     /// What to do; a command without it does nothing (it was made by a newer level).
-    #[prost(oneof = "Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 21")]
+    #[prost(oneof = "Change", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 21, 30, 31, 32, 33")]
     pub change: Option<Change>,
     /// In whose name; none for a member's own commands, and while authorization is off.
     #[prost(message, optional, tag = "20")]
@@ -64,6 +66,18 @@ pub enum Change {
     /// Change who may do what.
     #[prost(message, tag = "21")]
     Auth(AuthChange),
+    /// Raise an alarm.
+    #[prost(message, tag = "30")]
+    RaiseAlarm(RaiseAlarm),
+    /// Clear an alarm, or one cause of it.
+    #[prost(message, tag = "31")]
+    ClearAlarm(ClearAlarm),
+    /// Set the byte quota.
+    #[prost(message, tag = "32")]
+    SetQuota(SetQuota),
+    /// Note that a downgrade is wanted, or not any more.
+    #[prost(message, tag = "33")]
+    SetDowngrade(SetDowngrade),
 }
 
 /// Writes `key`. Rejected as a whole when `lease` is unknown, or a flag needs a key that is absent.
@@ -345,4 +359,52 @@ pub struct RaiseLevel {
     /// The level of the entries that follow.
     #[prost(uint32, tag = "1")]
     pub level: u32,
+}
+
+/// Raises an alarm; one that is raised already gets one more cause.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct RaiseAlarm {
+    /// What is wrong; nothing happens for none.
+    #[prost(enumeration = "AlarmKind", tag = "1")]
+    pub kind: i32,
+    /// Whose alarm it is, as given: it need not be a member.
+    #[prost(uint64, tag = "2")]
+    pub member: u64,
+    /// Why.
+    #[prost(enumeration = "AlarmCause", tag = "3")]
+    pub cause: i32,
+}
+
+/// Clears an alarm in a client's name, or else one cause of it. The quota's cause is cleared only
+/// if there is room when this is applied.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ClearAlarm {
+    /// Which.
+    #[prost(enumeration = "AlarmKind", tag = "1")]
+    pub kind: i32,
+    /// Whose.
+    #[prost(uint64, tag = "2")]
+    pub member: u64,
+    /// Which cause; a client's word clears all.
+    #[prost(enumeration = "AlarmCause", tag = "3")]
+    pub cause: i32,
+}
+
+/// Sets the byte quota: proposed by a leader whose own setting is another than the one in force.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct SetQuota {
+    /// Bytes; 0 for no limit.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+    /// Whose setting it is.
+    #[prost(uint64, tag = "2")]
+    pub member: u64,
+}
+
+/// Notes a downgrade that clients ask for. Rejected while another is noted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetDowngrade {
+    /// The version to go down to; empty to call it off.
+    #[prost(string, tag = "1")]
+    pub target: String,
 }

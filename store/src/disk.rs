@@ -11,7 +11,7 @@ use crate::manifest::folder::ManifestFolder;
 use crate::{Fatal, Options, Records};
 
 /// How many manifests are kept.
-pub(crate) const MANIFESTS_KEPT: usize = 2;
+pub const MANIFESTS_KEPT: usize = 2;
 
 /// The store's files. Shared by the maintainer and by checkpoints on their way in and out.
 pub(crate) struct Disk {

@@ -107,8 +107,6 @@ pub(crate) struct Written {
 pub(crate) struct Index {
     /// By lower bound; the empty bound is always there.
     chunks: BTreeMap<Box<[u8]>, Chunk>,
-    /// Lengths of all versions' records.
-    bytes: u64,
     /// The newest revision added.
     newest: Revision,
     /// A delete at the newest main revision that is under way.
@@ -118,16 +116,11 @@ pub(crate) struct Index {
 impl Default for Index {
     fn default() -> Self {
         let chunks = BTreeMap::from([(Box::from([]), Chunk::default())]);
-        Self { chunks, bytes: 0, newest: Revision::default(), pending: None }
+        Self { chunks, newest: Revision::default(), pending: None }
     }
 }
 
 impl Index {
-    /// The lengths of the records of all versions.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// The version of `key` that is live at main revision `at`.
     pub(crate) fn live(&self, key: &[u8], at: i64) -> Option<&Version> {
         let version = self.versions(key)?.live(at)?;
@@ -156,7 +149,6 @@ impl Index {
         let previous = at.ok().and_then(|at| chunk.latest_live(at));
         let mut version = Version::put(revision, previous.as_ref(), lease);
         version.set_length(length(&version));
-        self.bytes += u64::from(version.length());
         if let Some((bound, upper)) = chunk.add(at, key, version) {
             self.chunks.insert(bound, upper);
         }
@@ -179,35 +171,34 @@ impl Index {
         loop {
             let (chunk, bound) = self.chunk_mut_and_next(&from);
             let mut at = chunk.position(&from).unwrap_or_else(|at| at);
-            let mut added = 0;
+            let first = revision.sub;
             // Keys are not looked into where that is not needed: this is done under a lock.
             let whole = chunk.last_key().is_some_and(|last| range.reaches(last));
             while let Some(key) = chunk.key(at) {
                 if !whole && !range.reaches(key) {
-                    return self.deleted(added, revision, None);
+                    return self.deleted(first, revision, None);
                 }
                 if left == 0 {
                     let next = Box::from(key);
-                    return self.deleted(added, revision, Some(next));
+                    return self.deleted(first, revision, Some(next));
                 }
                 left -= 1;
                 if let Some(previous) = chunk.latest_live(at) {
                     let tombstone = Version::tombstone(revision, key.len());
                     each(key, previous, tombstone);
                     chunk.push(at, tombstone);
-                    added += u64::from(tombstone.length());
                     revision.sub += 1;
                 }
                 at += 1;
             }
-            self.deleted(added, revision, None);
+            self.deleted(first, revision, None);
             from = bound.filter(|bound| range.reaches(bound))?;
         }
     }
 
-    fn deleted(&mut self, added: u64, next: Revision, cursor: Option<Cursor>) -> Option<Cursor> {
-        if added > 0 {
-            self.bytes += added;
+    /// Takes in that tombstones were added from the sub `first` up to `next`.
+    fn deleted(&mut self, first: i64, next: Revision, cursor: Option<Cursor>) -> Option<Cursor> {
+        if next.sub > first {
             self.newest = Revision::new(next.main, next.sub - 1);
         }
         cursor
@@ -219,12 +210,17 @@ impl Index {
             return;
         }
         self.newest = version.revision();
-        self.bytes += u64::from(version.length());
         let chunk = chunk_mut(&mut self.chunks, key);
         let at = chunk.position(key);
         if let Some((bound, upper)) = chunk.add(at, key, version) {
             self.chunks.insert(bound, upper);
         }
+    }
+
+    /// Shows `each` the versions of every key, in key order.
+    pub(crate) fn each(&self, mut each: impl FnMut(&Versions)) {
+        let keys = self.chunks.values().flat_map(|chunk| chunk.entries_from(&[]));
+        keys.for_each(|(_, versions)| each(versions));
     }
 
     /// Shows `each` the keys of `range` that are live at `at`, from `cursor` on, until it breaks or

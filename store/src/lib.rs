@@ -1,5 +1,6 @@
 //! The MVCC engine: what etcd calls the key-value store, its leases and its watches.
 
+mod alarm;
 pub mod auth;
 mod backend;
 mod blocks;
@@ -34,14 +35,16 @@ mod txn;
 mod view;
 pub mod watch;
 
+pub use alarm::{Alarm, AlarmCause, AlarmKind};
 pub use backend::{Backend, BackendError, Each, MemoryBackend, is_guarded};
 pub use cache::CacheFacts;
 pub use check::{Checked, check};
+pub use disk::MANIFESTS_KEPT;
 pub use history::History;
 pub use import::{Import, ImportError, Imported};
 pub use lease::{LeaseEvent, LeaseInfo};
 pub use load::Restore;
-pub use maintain::{Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};
+pub use maintain::{Held, Maintainer, SWEEP_MAX, Sweep, Swept, Taken, Worked};
 pub use manifest::{Frozen, ManifestInfo};
 pub use open::{OpenError, Opened, open};
 pub use options::{BackendKind, BackendMaker, Options, Plants};
@@ -50,6 +53,6 @@ pub use reader::{Effort, HashKv, RangeStream, ReadError, Reader, Sizes};
 pub use record::{Record, RecordHeader, RecordKind};
 pub use records::Records;
 pub use revision::{Position, Revision};
-pub use state::{Context, State};
+pub use state::{Context, Quota, State};
 pub use transfer::{Checkpoints, Export, FileInfo, ReceiveError, ReceivedCheckpoint, Receiving};
 pub use watch::{WatchHub, WatchStream};

@@ -57,6 +57,32 @@ pub struct Swept {
     pub goes_on: bool,
 }
 
+/// What a maintainer leaves undone, and does more of, while the disk has little room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Held {
+    /// Nothing.
+    Nothing,
+    /// Nothing; but blocks and files are rewritten of which a quarter is garbage, not only half.
+    Quarters,
+    /// Nothing; but an eighth of garbage is enough.
+    Eighths,
+    /// Likewise, and new revisions wait in memory. Rewriting goes on: it gives more than it takes.
+    Seals,
+    /// Rewriting takes no room either: only blocks without live records are given up.
+    Writes,
+}
+
+impl Held {
+    /// One in how many bytes must be garbage for the rest to be worth moving.
+    fn garbage_share(self) -> u64 {
+        match self {
+            Self::Nothing => 2,
+            Self::Quarters => 4,
+            Self::Eighths | Self::Seals | Self::Writes => 8,
+        }
+    }
+}
+
 /// Does the housekeeping; owned by one thread.
 pub struct Maintainer {
     disk: Arc<Disk>,
@@ -68,6 +94,13 @@ pub struct Maintainer {
     /// Block files begun since their folder was fsynced last.
     unnamed: bool,
     rewrite: rewrite::Search,
+    held: Held,
+    /// See [`Self::hold_back`].
+    moved_max: u64,
+    /// Bytes of rewritten blocks since the newest manifest, and between that and the one before:
+    /// the files that they have come from are still there.
+    moved: [u64; 2],
+    given_up: u64,
 }
 
 impl Maintainer {
@@ -78,7 +111,46 @@ impl Maintainer {
         sweeper: Box<dyn Sweep>,
     ) -> Self {
         let rewrite = rewrite::Search::default();
-        Self { disk, writer, directory, sweeper, swept: i64::MIN, unnamed: true, rewrite }
+        Self {
+            disk,
+            writer,
+            directory,
+            sweeper,
+            swept: i64::MIN,
+            unnamed: true,
+            rewrite,
+            held: Held::Nothing,
+            moved_max: u64::MAX,
+            moved: [0; 2],
+            given_up: 0,
+        }
+    }
+
+    /// Says what not to write from now on, but for a manifest: what room is left is for others.
+    /// Rewriting takes `moved_max` bytes at most before manifests give back what it has left, unless
+    /// nothing is held.
+    pub fn hold_back(&mut self, held: Held, moved_max: u64) {
+        let before = (self.held.garbage_share(), self.may_move());
+        (self.held, self.moved_max) = (held, moved_max);
+        if before != (held.garbage_share(), self.may_move()) {
+            // What was passed over may be worth it now.
+            self.rewrite.begin();
+        }
+    }
+
+    /// Whether blocks are rewritten that have live records.
+    fn may_move(&self) -> bool {
+        let moved: u64 = self.moved.iter().sum();
+        self.held == Held::Nothing || self.held < Held::Writes && moved < self.moved_max
+    }
+
+    /// A manifest was taken.
+    fn count_manifest(&mut self) {
+        let could_move = self.may_move();
+        self.moved = [0, self.moved[0]];
+        if self.may_move() != could_move {
+            self.rewrite.begin();
+        }
     }
 
     /// Does some of everything there is to do. `flushed` is the index up to which the log is
@@ -87,7 +159,11 @@ impl Maintainer {
         let mut worked = self.sweep();
         // Before anything that needs space: this is what gives some.
         worked |= self.remove_one_file()?;
-        for result in [self.seal_some(flushed), self.sync_one_file(), self.rewrite_some()] {
+        let sealed = match self.held {
+            Held::Nothing | Held::Quarters | Held::Eighths => self.seal_some(flushed),
+            Held::Seals | Held::Writes => Ok(false),
+        };
+        for result in [sealed, self.sync_one_file(), self.rewrite_some()] {
             match result {
                 Ok(more) => worked |= more,
                 Err(WriteError::NoSpace) if worked => return Ok(Worked::Something),
@@ -96,6 +172,18 @@ impl Maintainer {
             }
         }
         Ok(if worked { Worked::Something } else { Worked::Nothing })
+    }
+
+    /// How many bytes of blocks have been given up since this was opened. The room comes back when
+    /// all blocks of a file have been, and no manifest that is kept names it: with the second one that
+    /// is taken after this.
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    /// Whether blocks are still being looked for that may be given up.
+    pub fn is_searching(&self) -> bool {
+        self.rewrite.is_under_way()
     }
 
     pub(crate) fn disk(&self) -> &Arc<Disk> {

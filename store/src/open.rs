@@ -168,7 +168,7 @@ impl Opening {
             disk.blocks(),
             disk.options.incarnation,
             disk.next_sequence.clone(),
-            disk.options.block_file_bytes,
+            disk.options.block_file_bytes_here(),
         );
         Ok(Loaded {
             records,

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backend::{Backend, BackendError};
-use crate::files::{Files, RealFiles};
+use crate::files::{Files, RealFiles, Space};
+
+/// A block file is no larger than this part of its file system,
+const FILE_SHARE: u64 = 64;
+/// unless that is less than this.
+const FILE_BYTES_MIN: u64 = 1 << 20;
 
 /// What [`crate::open`] needs to know.
 #[derive(Clone)]
@@ -20,7 +25,7 @@ pub struct Options {
     pub block_cache_bytes: u64,
     /// How many bytes of records make a block. A larger record is a block of its own.
     pub block_bytes: usize,
-    /// At which length a block file is closed and the next begun.
+    /// At which length a block file is closed and the next begun; also at a 64th of the file system.
     pub block_file_bytes: u64,
     /// The random incarnation of the data directory; part of every block file's name, which must
     /// be unique among the members that exchange them.
@@ -68,6 +73,16 @@ impl Options {
             pin_garbage_bytes: 1 << 30,
             plants: Plants::default(),
         }
+    }
+}
+
+impl Options {
+    /// At which length block files are closed on this file system. A file is given back as a whole:
+    /// where it is a large part of the disk, moving what is alive of it would need room for it.
+    pub(crate) fn block_file_bytes_here(&self) -> u64 {
+        let share = |space: Space| (space.total / FILE_SHARE).max(FILE_BYTES_MIN);
+        let share = self.files.space(&self.directory).map_or(u64::MAX, share);
+        self.block_file_bytes.min(share)
     }
 }
 

@@ -52,6 +52,11 @@ pub enum Response {
         /// Seconds granted.
         ttl: i64,
     },
+    /// Of a command about an alarm.
+    Alarm {
+        /// Whether there was an alarm to raise or to clear.
+        changed: bool,
+    },
     /// Of every command that answers with nothing more.
     Done,
 }
@@ -97,6 +102,15 @@ pub enum Rejected {
     /// An expiry that was decided in another term than its entry's.
     #[error("expiry decided in an earlier term")]
     ExpiryOutdated,
+    /// There is no room for what the command would add.
+    #[error("no space")]
+    NoSpace,
+    /// A downgrade is noted already.
+    #[error("a downgrade is in progress")]
+    DowngradeInProcess,
+    /// Members disagree about what is stored.
+    #[error("the cluster is corrupt")]
+    Corrupt,
     /// Who asks may not, or the rules cannot be changed so.
     #[error(transparent)]
     Auth(#[from] AuthRefusal),

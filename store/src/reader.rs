@@ -23,8 +23,8 @@ use crate::state::shared::Shared;
 use crate::txn::Path;
 use crate::view::{View, read_record};
 use crate::{
-    Fatal, Frozen, History, Position, RangeResult, RecordBytes, Rejected, Response, TxnPart, hash,
-    range, txn,
+    Alarm, AlarmKind, Fatal, Frozen, History, Position, Quota, RangeResult, RecordBytes, Rejected,
+    Response, TxnPart, hash, range, txn,
 };
 
 pub use stream::RangeStream;
@@ -74,7 +74,8 @@ pub struct HashKv {
 pub struct Sizes {
     /// Bytes of block files and of what is not in one yet.
     pub total_bytes: u64,
-    /// Bytes of records that are still part of the history.
+    /// Bytes of the records that are part of the history, and of the leases: what is held against
+    /// the quota. The same on every member.
     pub in_use_bytes: u64,
 }
 
@@ -209,6 +210,31 @@ impl Reader {
         self.shared.removed().iter().copied().collect()
     }
 
+    /// The alarms that are raised, by kind and member.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.shared.alarms().all().collect()
+    }
+
+    /// Whether an alarm of this kind is raised, for whichever member.
+    pub fn is_raised(&self, kind: AlarmKind) -> bool {
+        let raised = self.shared.alarms_raised();
+        match kind {
+            AlarmKind::None => false,
+            AlarmKind::NoSpace => raised.no_space,
+            AlarmKind::Corrupt => raised.corrupt,
+        }
+    }
+
+    /// The byte quota in force.
+    pub fn quota(&self) -> Quota {
+        self.shared.quota()
+    }
+
+    /// The version that clients want to go down to; empty for none.
+    pub fn downgrade_target(&self) -> String {
+        self.shared.downgrade_target().clone()
+    }
+
     /// Whether anybody must be asked who they are: one relaxed load.
     pub fn auth_enabled(&self) -> bool {
         self.shared.auth_enabled()
@@ -286,7 +312,7 @@ impl Reader {
     /// How much the store holds.
     pub fn sizes(&self) -> Sizes {
         let total_bytes = self.shared.records.total_bytes();
-        Sizes { total_bytes, in_use_bytes: self.shared.index().bytes() }
+        Sizes { total_bytes, in_use_bytes: self.shared.in_use() }
     }
 
     /// Calls `then` when the compaction to `revision` has been carried out; at once if it has.

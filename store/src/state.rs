@@ -4,10 +4,12 @@
 //! error turned into an answer. What it changes is in memory at once and visible to readers only
 //! after [`State::publish`]; what reaches the disk, and when, is the maintainer's business.
 
+mod admission;
 mod restore;
 pub(crate) mod shared;
 mod sweeper;
 pub(crate) mod tables;
+mod usage;
 mod write;
 
 use std::sync::Arc;
@@ -30,8 +32,10 @@ use crate::{
 };
 
 use shared::{Facts, Shared};
+use usage::Usage;
 use write::Write;
 
+pub use admission::Quota;
 pub(crate) use restore::{Restored, Restorer};
 
 /// How many keys of a lease are looked at under one hold of the lease table's lock.
@@ -61,6 +65,8 @@ pub struct State {
     /// -1 <= compacted <= revision.
     compacted: i64,
     level: u32,
+    quota: Quota,
+    usage: Usage,
     position: Position,
     membership: (Position, Bytes),
     /// What has been applied and not published.
@@ -138,13 +144,15 @@ impl State {
             )));
         }
         assert!(context.position.index > self.position.index, "entries are applied once, in order");
-        if let Err(refusal) = self.authorize(command) {
-            return Ok(Outcome { revision: self.revision, result: Err(Rejected::Auth(refusal)) });
-        }
-        let result = match &command.change {
-            Some(Change::DeleteRange(delete)) => self.delete_range(context, delete, meanwhile),
-            Some(change) => self.apply_change(context, change),
-            None => Ok(Response::Done),
+        // Who may not write learns nothing of the room there is, and raises no alarm.
+        let admitted = self.authorize(command).map_err(Rejected::Auth).and_then(|()| {
+            command.change.as_ref().map(|change| self.admit(change).map(|()| change)).transpose()
+        });
+        let result = match admitted {
+            Ok(Some(Change::DeleteRange(delete))) => self.delete_range(context, delete, meanwhile),
+            Ok(Some(change)) => self.apply_change(context, change),
+            Ok(None) => Ok(Response::Done),
+            Err(rejected) => Err(rejected.into()),
         };
         let result = match result {
             Ok(response) => Ok(response),
@@ -179,6 +187,7 @@ impl State {
     pub fn publish(&mut self) -> Result<(), Fatal> {
         let facts = Facts { position: self.position, level: self.level };
         self.shared.publish(self.revision, facts);
+        self.shared.set_in_use(self.usage.bytes());
         if !self.events.is_empty() {
             self.hub.publish(std::mem::take(&mut self.events))?;
         }
@@ -239,6 +248,10 @@ impl State {
             Change::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(context, checkpoint)),
             Change::MemberAttributes(attributes) => Ok(self.member_attributes(attributes)),
             Change::RaiseLevel(raise) => Ok(self.raise_level(raise)?),
+            Change::RaiseAlarm(raise) => Ok(self.raise_alarm(raise)),
+            Change::ClearAlarm(clear) => Ok(self.clear_alarm(clear)),
+            Change::SetQuota(set) => Ok(self.set_quota(set)),
+            Change::SetDowngrade(set) => Ok(self.set_downgrade(set)?),
             Change::Auth(change) => Ok(self.change_auth(context, change)?),
         }
     }
@@ -274,9 +287,11 @@ impl State {
     ) -> Result<Response, Stop> {
         let mut write = Write::new(&self.shared, self.revision, self.compacted);
         let response = run(&mut write)?;
+        let growth = write.growth();
         if let Some(events) = write.finish() {
             assert_eq!(events.revision, self.revision + 1, "revisions follow each other");
             self.revision = events.revision;
+            self.usage.grow(self.revision, growth);
             self.events.push(events);
         }
         Ok(response)
@@ -290,6 +305,7 @@ impl State {
             return Err(Rejected::FutureRevision);
         }
         self.compacted = compact.revision;
+        self.usage.compact(self.compacted);
         Ok(Response::Done)
     }
 
@@ -298,6 +314,7 @@ impl State {
         if !self.shared.leases().grant(LeaseInfo { id, ttl, remaining_ttl: 0 }) {
             return Err(Rejected::LeaseExists);
         }
+        self.usage.grant();
         self.shared.counts.leases_granted.add_alone(1);
         Ok(Response::LeaseGrant { id, ttl })
     }
@@ -326,6 +343,7 @@ impl State {
             }
         })?;
         self.shared.leases().revoke(revoke.id);
+        self.usage.revoke();
         self.shared.counts.leases_revoked.add_alone(1);
         self.shared.counts.leases_expired.add_alone(u64::from(term != 0));
         Ok(Response::Done)

@@ -79,6 +79,9 @@ impl Store {
         let leases: Vec<_> =
             reader.leases().iter().map(|l| (l.id, (l.ttl, l.remaining_ttl))).collect();
         assert_eq!(leases, naive.leases.clone().into_iter().collect::<Vec<_>>());
+        assert_eq!(reader.sizes().in_use_bytes, naive.in_use());
+        let alarms: Vec<_> = reader.alarms().iter().map(|a| (a.kind as i32, a.member)).collect();
+        assert_eq!(alarms, naive.alarms());
         for id in naive.leases.keys() {
             assert_eq!(reader.lease_keys(*id), naive.lease_keys(*id));
         }
@@ -242,6 +245,20 @@ enum Step {
     Restart,
 }
 
+/// Alarms are cleared more often than raised, so that something is written in between.
+fn limit() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        2 => prop_oneof![2 => 300u64..3000, 1 => Just(0)]
+            .prop_map(|bytes| Change::SetQuota(SetQuota { bytes, member: 1 })),
+        1 => (0..3, 1u64..3, 0..4).prop_map(|(kind, member, cause)| {
+            Change::RaiseAlarm(RaiseAlarm { kind, member, cause })
+        }),
+        4 => (1..3, 1u64..3, 0..4).prop_map(|(kind, member, cause)| {
+            Change::ClearAlarm(ClearAlarm { kind, member, cause })
+        }),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let revisions = prop_oneof![2 => Just(0i64), 3 => -2i64..50].boxed();
     prop_oneof![
@@ -261,6 +278,7 @@ fn step() -> impl Strategy<Value = Step> {
             let decided_in_term = if term == 6 { 0 } else { term };
             Step::Apply(Change::LeaseCheckpoint(LeaseCheckpoint { remainders, decided_in_term }))
         }),
+        1 => limit().prop_map(Step::Apply),
         2 => Just(Step::Settle),
         6 => range(revisions).prop_map(Step::Read),
         1 => Just(Step::Restart),
@@ -277,6 +295,7 @@ fn run(steps: Vec<Step>) {
                 let outcome = store.apply(&command, true);
                 assert_eq!(outcome.result, expected, "{command:?}");
                 assert_eq!(outcome.revision, naive.revision());
+                assert_eq!(store.opened.reader.sizes().in_use_bytes, naive.in_use());
                 let unheard = silent.apply(&command, false);
                 assert_eq!(unheard.revision, outcome.revision);
                 assert_eq!(unheard.result.err(), outcome.result.err());

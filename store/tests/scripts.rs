@@ -13,7 +13,9 @@
 //!               with nested transactions in brackets: [ txn ... ]
 //! read txn ...                             the same, by a reader
 //! compact N [automatic] | grant ID TTL | revoke ID [term=N] | checkpoint ID N [term=N] | leases | keys ID
-//! hash [N] | sweep | restart
+//! quota BYTES                              whose alarm is of member 1; 0 for none
+//! raise KIND MEMBER [CAUSE] | clear KIND MEMBER [CAUSE] | alarms
+//! hash [N] | sweep | restart               sweep tells what is held against the quota
 //! auth on|off | auth user add NAME [nopassword] | auth user delete NAME | auth user password NAME HASH
 //! auth user grant|revoke NAME ROLE | auth role add|delete NAME
 //! auth role grant NAME r|w|rw|N KEY [END] | auth role revoke NAME KEY [END] | auth
@@ -75,6 +77,10 @@ impl Player {
                 let show =
                     |l: &LeaseInfo| format!("{} ttl={} left={}\n", l.id, l.ttl, l.remaining_ttl);
                 leases.iter().map(show).collect()
+            }
+            "alarms" => {
+                let alarms = self.opened.reader.alarms();
+                alarms.iter().map(|alarm| format!("{} {:?}\n", alarm.member, alarm.kind)).collect()
             }
             "keys" => format!("{:?}\n", self.opened.reader.lease_keys(number(words.0[1]))),
             "hash" => match self.opened.reader.hash_kv(words.0.get(1).map_or(0, |n| number(n))) {
@@ -181,8 +187,24 @@ impl<'a> Words<'a> {
                 let decided_in_term = term as u64;
                 Change::LeaseCheckpoint(LeaseCheckpoint { remainders, decided_in_term })
             }
+            "quota" => Change::SetQuota(SetQuota { bytes: number(self.next()) as u64, member: 1 }),
+            "raise" => {
+                let (kind, member, cause) = self.alarm();
+                Change::RaiseAlarm(RaiseAlarm { kind, member, cause })
+            }
+            "clear" => {
+                let (kind, member, cause) = self.alarm();
+                Change::ClearAlarm(ClearAlarm { kind, member, cause })
+            }
             other => panic!("no command {other:?}"),
         }
+    }
+
+    /// Kind and cause by their numbers.
+    fn alarm(&mut self) -> (i32, u64, i32) {
+        let (kind, member) = (number(self.next()), number(self.next()));
+        let cause = if self.is_over() { 0 } else { number(self.next()) };
+        (kind as i32, member as u64, cause as i32)
     }
 
     fn auth(&mut self, auth_revision: u64) -> AuthChangeKind {
@@ -427,6 +449,9 @@ fn show(response: &Response) -> String {
             out
         }
         Response::LeaseGrant { id, ttl } => format!("granted {id} ttl={ttl}\n"),
+        Response::Alarm { changed } => {
+            format!("alarm {}\n", if *changed { "changed" } else { "unchanged" })
+        }
         Response::Done => "done\n".to_owned(),
     }
 }

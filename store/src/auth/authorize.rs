@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use crate::AlarmCause;
 use crate::command::{
     AuthChange, AuthChangeKind, Change, Command, Credentials, DeleteRange, Operation,
     OperationKind, Put, Range, Txn,
@@ -91,7 +92,16 @@ pub(crate) fn access_of(command: &Command) -> Option<Access<'_>> {
         // The password has been checked, which is all that there is to show.
         Change::Auth(AuthChange { kind: Some(AuthChangeKind::AssignToken(_)) }) => None,
         Change::Auth(_) => Some(Access::Administer),
-        Change::LeaseCheckpoint(_) | Change::MemberAttributes(_) | Change::RaiseLevel(_) => None,
+        // Members raise and clear their own.
+        Change::RaiseAlarm(raise) if raise.cause() != AlarmCause::Client => None,
+        Change::ClearAlarm(clear) if clear.cause() != AlarmCause::Client => None,
+        Change::RaiseAlarm(_) | Change::ClearAlarm(_) | Change::SetDowngrade(_) => {
+            Some(Access::Administer)
+        }
+        Change::LeaseCheckpoint(_)
+        | Change::MemberAttributes(_)
+        | Change::RaiseLevel(_)
+        | Change::SetQuota(_) => None,
     }
 }
 

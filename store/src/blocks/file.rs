@@ -167,11 +167,6 @@ impl BlockFile {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Whether more than half of the file is garbage.
-    pub(crate) fn is_sparse(&self) -> bool {
-        self.kept() * 2 < self.written().length
-    }
-
     /// An error about a block of this file.
     pub(crate) fn damaged(&self, offset: u64, what: impl fmt::Display) -> Fatal {
         Fatal::new(format_args!(

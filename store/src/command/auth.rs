@@ -50,6 +50,13 @@ pub struct AuthChange {
     pub kind: Option<AuthChangeKind>,
 }
 
+impl AuthChange {
+    /// Whether somebody only logs in.
+    pub fn is_login(&self) -> bool {
+        matches!(self.kind, Some(AuthChangeKind::AssignToken(_)))
+    }
+}
+
 /// What an [`AuthChange`] does.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum AuthChangeKind {

@@ -41,15 +41,10 @@ impl Index {
             let (chunk, next) = self.chunk_mut_and_next(&from);
             if chunk.garbage() > 0 {
                 dirty += 1;
-                let mut removed = 0;
-                chunk.sweep(target, |version| {
-                    removed += u64::from(version.length());
-                    part.dead.push(version.revision());
-                });
+                chunk.sweep(target, |version| part.dead.push(version.revision()));
                 if target < compacted {
                     part.pinned_bytes += chunk.dead_bytes(compacted);
                 }
-                self.bytes = self.bytes.checked_sub(removed).expect("bytes count every version");
                 if !self.remove_if_empty(&from) {
                     self.merge_after(&from);
                 }

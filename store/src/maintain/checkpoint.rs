@@ -40,7 +40,12 @@ impl Maintainer {
             return Ok(Taken::Stale);
         }
         match self.checkpoint(frozen) {
-            Ok(taken) => Ok(taken),
+            Ok(taken) => {
+                if matches!(taken, Taken::Manifest(_)) {
+                    self.count_manifest();
+                }
+                Ok(taken)
+            }
             Err(WriteError::NoSpace) => Ok(Taken::NoSpace),
             Err(WriteError::Fatal(fatal)) => Err(fatal),
         }

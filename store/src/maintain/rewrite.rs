@@ -2,12 +2,12 @@
 //!
 //! Blocks are examined in revision order, a window at a time, after compaction gave records up. A
 //! *poor* block is worth rewriting by itself: it is more than half dead, or more than half of its
-//! file is. A *small* one is worth it in company. A block without live records is a run that is
-//! rewritten into nothing.
+//! file is; or a quarter or an eighth, while the disk has little room. A *small* one is worth it in company. A
+//! block without live records is a run that is rewritten into nothing.
 
 use std::sync::Arc;
 
-use super::Maintainer;
+use super::{Held, Maintainer};
 use crate::blocks::writer::WriteError;
 use crate::blocks::{Block, Slots};
 use crate::{Fatal, Record, Revision};
@@ -42,6 +42,10 @@ impl Search {
             Some(_) => self.again = true,
             None => self.next = Some(Revision::default()),
         }
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.next.is_some()
     }
 
     /// Nothing is worth looking at until something dies.
@@ -104,13 +108,29 @@ impl Maintainer {
     }
 
     fn is_poor(&self, block: &Block) -> bool {
+        if !self.may_move() {
+            return block.live_count() == 0;
+        }
         let plain = u64::from(block.slots.body_length());
-        let sparse = block.place.file.is_sparse() && !self.writer.is_current(block.place.file.id);
-        block.live_bytes() * 2 < plain || block.live_count() == 0 || sparse
+        let file = &block.place.file;
+        let written = file.written().length;
+        let garbage = written.saturating_sub(file.kept());
+        block.live_count() == 0
+            || self.is_garbage(plain - block.live_bytes(), plain)
+            || self.is_garbage(garbage, written) && !self.writer.is_current(file.id)
+    }
+
+    /// Whether so much of the whole is garbage that the rest is worth moving.
+    fn is_garbage(&self, garbage: u64, whole: u64) -> bool {
+        match self.held {
+            Held::Nothing => garbage * 2 > whole,
+            held => garbage * held.garbage_share() >= whole,
+        }
     }
 
     fn is_small(&self, block: &Block) -> bool {
-        block.slots.body_length() as usize * 2 < self.disk.options.block_bytes
+        let small = block.slots.body_length() as usize * 2 < self.disk.options.block_bytes;
+        small && self.may_move()
     }
 
     fn rewrite_run(&mut self, run: Run) -> Result<(), WriteError> {
@@ -119,7 +139,9 @@ impl Maintainer {
         let records: Vec<_> = records.into_iter().flatten().collect();
         let mut written = Vec::new();
         for records in cut(&records, self.disk.options.block_bytes) {
-            written.push(self.write_block(records)?);
+            let block = self.write_block(records)?;
+            self.moved[0] += u64::from(block.place.length);
+            written.push(block);
         }
         self.replace(&run, &counts, written);
         Ok(())
@@ -140,6 +162,7 @@ impl Maintainer {
         for block in &run.blocks {
             core.blocks.remove(&block.first());
             block.place.let_go();
+            self.given_up += u64::from(block.place.length);
             shared.cache.remove(block.place.id());
         }
         for block in written {

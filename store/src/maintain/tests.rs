@@ -1,9 +1,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
+use crate::files::MemoryFiles;
 use crate::files::memory::Unsynced;
 use crate::testing::{Small, files, options, record};
-use crate::{Position, Records, Taken};
+use crate::{Options, Position, Records, Taken};
 
 /// Numbers that look random and are the same every time.
 struct Numbers(u64);
@@ -175,4 +176,87 @@ fn small_blocks_are_merged() {
     store.settle().unwrap();
     assert!(store.records.shared.read().blocks.len() < 10);
     store.check();
+}
+
+/// With almost no room left new blocks wait, and what compaction has given up is still let go.
+#[test]
+fn who_holds_back_gives_up_what_is_dead() {
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    store.apply(400, 90);
+    store.take().unwrap();
+    let blocks = |store: &Small| store.records.shared.read().blocks.len();
+    let whole = blocks(&store);
+    store.maintainer.hold_back(Held::Writes, u64::MAX);
+    store.compact(|main| main < 200 || main % 3 != 0);
+    store.apply(600, 90);
+    store.settle().unwrap();
+    let left = blocks(&store);
+    assert!(left < whole, "blocks without live records are gone");
+    store.maintainer.hold_back(Held::Seals, u64::MAX);
+    store.settle().unwrap();
+    assert!(blocks(&store) < left, "what is mostly dead is rewritten");
+    store.check();
+    let packed = blocks(&store);
+    store.maintainer.hold_back(Held::Nothing, u64::MAX);
+    store.settle().unwrap();
+    assert!(blocks(&store) > packed, "new blocks are written");
+    store.check();
+}
+
+/// While there is little room, what is scattered garbage is worth moving the rest for.
+#[test]
+fn scattered_garbage_is_given_back_where_room_is_little() {
+    let files = files();
+    let mut store = Small::open(options(&files)).unwrap();
+    let used = |files: &MemoryFiles| {
+        let length = |path: &std::path::PathBuf| files.contents(path).unwrap().len();
+        files
+            .paths()
+            .iter()
+            .filter(|path| path.starts_with("/data/blocks"))
+            .map(length)
+            .sum::<usize>()
+    };
+    let settle = |store: &mut Small| {
+        for _ in 0..3 {
+            store.settle().unwrap();
+            store.apply(store.applied + 1, 10);
+            store.take().unwrap();
+        }
+        store.settle().unwrap();
+    };
+    store.apply(600, 300);
+    settle(&mut store);
+    let before = used(&files);
+    store.compact(|main| main % 3 == 0);
+    settle(&mut store);
+    assert!(used(&files) > before * 9 / 10, "a third is not worth it");
+    store.maintainer.hold_back(Held::Eighths, 5000);
+    let room = used(&files);
+    store.settle().unwrap();
+    assert!(used(&files) > room && used(&files) < room + 80_000, "the rest waits for manifests");
+    let mut rounds = 0;
+    while used(&files) > before * 8 / 10 {
+        rounds += 1;
+        assert!(rounds < 20, "{} of {before} bytes are left", used(&files));
+        settle(&mut store);
+    }
+    store.maintainer.hold_back(Held::Eighths, u64::MAX);
+    settle(&mut store);
+    store.check();
+    let settled = used(&files);
+    settle(&mut store);
+    assert!(used(&files) < settled + 1000, "it ends");
+}
+
+#[test]
+fn block_files_are_a_small_part_of_their_file_system() {
+    let files = files();
+    let options = Options { block_file_bytes: 64 << 20, ..options(&files) };
+    assert_eq!(options.block_file_bytes_here(), 64 << 20);
+    files.set_capacity(Some(512 << 20));
+    assert_eq!(options.block_file_bytes_here(), 8 << 20);
+    files.set_capacity(Some(1 << 20));
+    assert_eq!(options.block_file_bytes_here(), 1 << 20);
 }

@@ -19,6 +19,7 @@ use super::State;
 use super::shared::{Facts, Shared};
 use super::sweeper::IndexSweeper;
 use super::tables::Tables;
+use super::usage::Usage;
 
 /// Builds an index from headers.
 pub(crate) struct Restorer {
@@ -57,11 +58,18 @@ impl Restorer {
     /// The whole store, over the records that the headers came from.
     pub(crate) fn finish(self, records: Records, options: &Options) -> Result<Restored, Fatal> {
         let leases = self.leases()?;
+        let alarms = self.tables.alarms()?;
+        let usage = self.usage(&leases);
+        let quota = self.tables.quota();
         let shared = Arc::new(Shared::new(self.index, records));
         let hub_source = shared.clone();
         *shared.leases() = leases;
         *shared.members() = by_id(&self.tables);
         *shared.removed() = self.tables.removed.iter().copied().collect();
+        shared.replace_alarms(alarms);
+        shared.set_quota(quota);
+        shared.downgrade_target().clone_from(&self.tables.downgrade_target);
+        shared.set_in_use(usage.bytes());
         shared.replace_auth(self.tables.auth()?);
         let facts = Facts { position: self.tables.position(), level: self.tables.level };
         shared.publish(self.tables.revision, facts);
@@ -77,11 +85,17 @@ impl Restorer {
             revision: self.tables.revision,
             compacted: self.tables.compacted,
             level: self.tables.level,
+            quota,
+            usage,
             position: self.tables.position(),
             membership: (self.tables.membership_position(), self.tables.membership.clone()),
             events: Vec::new(),
         };
         Ok(Restored { state, reader: Reader::new(shared), hub, sweeper: Box::new(sweeper) })
+    }
+
+    fn usage(&self, leases: &LeaseTable) -> Usage {
+        Usage::of(&self.index, self.tables.compacted, leases.all().count() as u64)
     }
 
     /// The leases of the tables, with the live keys that hang on them.
@@ -134,6 +148,9 @@ impl State {
         tables.set_position(self.position);
         tables.set_membership(self.membership.0, self.membership.1.clone());
         tables.set_leases(self.shared.leases().all());
+        tables.set_alarms(&self.shared.alarms());
+        tables.set_quota(self.quota);
+        tables.downgrade_target.clone_from(&self.shared.downgrade_target());
         tables.encode_to_vec().into()
     }
 
@@ -143,6 +160,8 @@ impl State {
         let mut restorer = Restorer::new(checkpoint.tables())?;
         checkpoint.headers(&mut restorer)?;
         let leases = restorer.leases()?;
+        let alarms = restorer.tables.alarms()?;
+        let usage = restorer.usage(&leases);
         let auth = restorer.tables.auth()?;
         let Restorer { tables, index, .. } = restorer;
         assert!(tables.revision >= self.revision, "a checkpoint does not go back in revision");
@@ -151,6 +170,8 @@ impl State {
         self.revision = tables.revision;
         self.compacted = tables.compacted;
         self.level = tables.level;
+        self.quota = tables.quota();
+        self.usage = usage;
         self.position = tables.position();
         self.membership = (tables.membership_position(), tables.membership.clone());
         let facts = Facts { position: self.position, level: self.level };
@@ -160,6 +181,10 @@ impl State {
         self.shared.leases().replace(leases);
         *self.shared.members() = by_id(&tables);
         *self.shared.removed() = tables.removed.iter().copied().collect();
+        self.shared.replace_alarms(alarms);
+        self.shared.set_quota(self.quota);
+        self.shared.set_in_use(self.usage.bytes());
+        self.shared.downgrade_target().clone_from(&tables.downgrade_target);
         self.hub.reset_to_catch_up();
         Ok(())
     }

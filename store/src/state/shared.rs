@@ -1,7 +1,8 @@
 //! What the state and its readers share.
 //!
 //! Locks, in the order in which they may nest: `index`, then one of the records' own, `facts` or
-//! the readers' registry. `leases`, `members`, `removed` and `waiting` nest with nothing. None is held during
+//! the readers' registry. `leases`, `members`, `removed`, `alarms`, `quota`, `downgrade_target` and
+//! `waiting` nest with nothing. None is held during
 //! IO, but that installing a checkpoint removes old manifests.
 //!
 //! Who may do what (`auth`) changes as it is applied, ahead of what is published: whoever has read
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 
 use bytes::Bytes;
 
+use crate::alarm::{AlarmKind, AlarmTable};
 use crate::auth::authorize::LeasedKeys;
 use crate::auth::tokens::TokenTable;
 use crate::auth::{AuthRefusal, AuthTable, Effect};
@@ -33,13 +35,20 @@ use crate::measure::Counts;
 use crate::reader::registry::Registry;
 use crate::record::RecordHeader;
 use crate::watch::EventSource;
-use crate::{Fatal, Position, ReceivedCheckpoint, Records, Revision};
+use crate::{Fatal, Position, Quota, ReceivedCheckpoint, Records, Revision};
 
 /// Published facts that are not revisions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Facts {
     pub position: Position,
     pub level: u32,
+}
+
+/// Which kinds of alarm are raised, for whichever member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AlarmsRaised {
+    pub no_space: bool,
+    pub corrupt: bool,
 }
 
 /// Someone to tell when a compaction has been carried out.
@@ -57,6 +66,14 @@ pub(crate) struct Shared {
     leases: Mutex<LeaseTable>,
     members: Mutex<BTreeMap<u64, MemberAttributes>>,
     removed: Mutex<BTreeSet<u64>>,
+    alarms: Mutex<AlarmTable>,
+    /// What `alarms` says, for those who ask often.
+    no_space: AtomicBool,
+    corrupt: AtomicBool,
+    quota: Mutex<Quota>,
+    downgrade_target: Mutex<String>,
+    /// Bytes of the history and the leases, as of the published revision.
+    in_use: AtomicU64,
     auth: RwLock<Arc<AuthTable>>,
     /// Of `auth`: asked by every request.
     auth_enabled: AtomicBool,
@@ -81,6 +98,12 @@ impl Shared {
             leases: Mutex::default(),
             members: Mutex::default(),
             removed: Mutex::default(),
+            alarms: Mutex::default(),
+            no_space: AtomicBool::new(false),
+            corrupt: AtomicBool::new(false),
+            quota: Mutex::default(),
+            downgrade_target: Mutex::default(),
+            in_use: AtomicU64::new(0),
             auth: RwLock::default(),
             auth_enabled: AtomicBool::new(false),
             auth_revision: AtomicU64::new(AuthTable::default().revision()),
@@ -111,6 +134,51 @@ impl Shared {
 
     pub(crate) fn removed(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.removed.lock().expect(NO_PANIC)
+    }
+
+    pub(crate) fn alarms(&self) -> MutexGuard<'_, AlarmTable> {
+        self.alarms.lock().expect(NO_PANIC)
+    }
+
+    /// Changes the alarms, and what is said of them.
+    pub(crate) fn change_alarms<T>(&self, change: impl FnOnce(&mut AlarmTable) -> T) -> T {
+        let mut alarms = self.alarms();
+        let changed = change(&mut alarms);
+        self.no_space.store(alarms.is_raised(AlarmKind::NoSpace), Ordering::Release);
+        self.corrupt.store(alarms.is_raised(AlarmKind::Corrupt), Ordering::Release);
+        changed
+    }
+
+    pub(crate) fn replace_alarms(&self, alarms: AlarmTable) {
+        self.change_alarms(|present| *present = alarms);
+    }
+
+    pub(crate) fn alarms_raised(&self) -> AlarmsRaised {
+        AlarmsRaised {
+            no_space: self.no_space.load(Ordering::Acquire),
+            corrupt: self.corrupt.load(Ordering::Acquire),
+        }
+    }
+
+    pub(crate) fn quota(&self) -> Quota {
+        *self.quota.lock().expect(NO_PANIC)
+    }
+
+    pub(crate) fn set_quota(&self, quota: Quota) {
+        *self.quota.lock().expect(NO_PANIC) = quota;
+    }
+
+    /// The version that clients want to go down to; empty for none.
+    pub(crate) fn downgrade_target(&self) -> MutexGuard<'_, String> {
+        self.downgrade_target.lock().expect(NO_PANIC)
+    }
+
+    pub(crate) fn in_use(&self) -> u64 {
+        self.in_use.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_in_use(&self, bytes: u64) {
+        self.in_use.store(bytes, Ordering::Release);
     }
 
     /// Whether anybody must be asked who they are. Relaxed: what it orders against is ordered by the

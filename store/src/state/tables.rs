@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::alarm::{AlarmTable, StoredAlarm};
 use crate::auth::{AuthTable, StoredAuth};
-use crate::command::MemberAttributes;
-use crate::{Fatal, LeaseInfo, Position};
+use crate::command::{MemberAttributes, SetQuota};
+use crate::{Fatal, LeaseInfo, Position, Quota};
 
 /// Everything of the state that is not a record.
 #[derive(Clone, PartialEq, Message)]
@@ -32,6 +33,12 @@ pub(crate) struct Tables {
     pub members: Vec<MemberAttributes>,
     #[prost(fixed64, repeated, tag = "11")]
     pub removed: Vec<u64>,
+    #[prost(message, repeated, tag = "30")]
+    alarms: Vec<StoredAlarm>,
+    #[prost(message, optional, tag = "31")]
+    quota: Option<SetQuota>,
+    #[prost(string, tag = "32")]
+    pub downgrade_target: String,
     /// None in a store in which nobody was ever given any rights.
     #[prost(message, optional, tag = "20")]
     pub auth: Option<StoredAuth>,
@@ -84,6 +91,24 @@ impl Tables {
     pub(crate) fn set_membership(&mut self, position: Position, membership: Bytes) {
         (self.membership_term, self.membership_index) = (position.term, position.index);
         self.membership = membership;
+    }
+
+    pub(crate) fn alarms(&self) -> Result<AlarmTable, Fatal> {
+        AlarmTable::of_stored(&self.alarms)
+            .ok_or_else(|| Fatal::new("a manifest's alarms contradict themselves"))
+    }
+
+    pub(crate) fn set_alarms(&mut self, alarms: &AlarmTable) {
+        self.alarms = alarms.to_stored();
+    }
+
+    pub(crate) fn quota(&self) -> Quota {
+        self.quota.map_or_else(Quota::default, |SetQuota { bytes, member }| Quota { member, bytes })
+    }
+
+    pub(crate) fn set_quota(&mut self, quota: Quota) {
+        let Quota { member, bytes } = quota;
+        self.quota = (quota != Quota::default()).then_some(SetQuota { bytes, member });
     }
 
     pub(crate) fn auth(&self) -> Result<AuthTable, Fatal> {

@@ -13,6 +13,7 @@ use crate::{Effort, Fatal, Revision};
 
 use super::Meanwhile;
 use super::shared::Shared;
+use super::usage::Growth;
 use slice::Slice;
 
 mod slice;
@@ -32,6 +33,7 @@ pub(super) struct Write<'a> {
     changes: Vec<Change>,
     /// How many there were.
     count: i64,
+    growth: Growth,
 }
 
 /// What a delete did.
@@ -43,7 +45,7 @@ pub(super) struct Deleted {
 
 impl<'a> Write<'a> {
     pub(super) fn new(shared: &'a Shared, begin: i64, compacted: i64) -> Self {
-        Self { shared, begin, compacted, changes: Vec::new(), count: 0 }
+        Self { shared, begin, compacted, changes: Vec::new(), count: 0, growth: Growth::default() }
     }
 
     /// The revision in force: the one before, until something has changed.
@@ -60,6 +62,11 @@ impl<'a> Write<'a> {
             effort: Effort::Blocking,
             registration: None,
         }
+    }
+
+    /// What the changes so far add to what the store holds.
+    pub(super) fn growth(&self) -> Growth {
+        self.growth
     }
 
     /// The changes, if there were any.
@@ -226,7 +233,17 @@ impl<'a> Write<'a> {
         }
     }
 
+    fn note_growth(&mut self, record: &Record, previous: Option<Version>) {
+        let length = record.bytes.len() as u64;
+        self.growth.added += length;
+        self.growth.superseded += previous.map_or(0, |version| u64::from(version.length()));
+        if record.kind == record::RecordKind::Tombstone {
+            self.growth.superseded += length;
+        }
+    }
+
     fn note(&mut self, record: &Record, previous: Option<Version>) {
+        self.note_growth(record, previous);
         // As in etcd, an event's previous version is the one before the transaction.
         let before = record.revision.main - 1;
         let prev = match previous.map(|version| version.revision()) {

@@ -105,7 +105,8 @@ impl Receiving {
             FrameError::Newer { found, known } => ReceiveError::Newer { found, known },
             error => ReceiveError::Manifest(error),
         })?;
-        remove_partial_files(&disk, &manifest)?;
+        let wanted: Vec<_> = manifest.files.iter().map(|(id, _)| partial_name(*id)).collect();
+        remove_partial_files(&disk, &wanted)?;
         let mut files = BTreeMap::new();
         for (id, extent) in &manifest.files {
             let source = find(&disk, *id, *extent)?;
@@ -127,6 +128,11 @@ impl Receiving {
             (offset < length).then(|| FileInfo { name: id.name(), length, checksum, offset })
         };
         self.files.iter().filter_map(info).collect()
+    }
+
+    /// Gives up, and gives back the room that was taken.
+    pub fn abandon(self) -> Result<(), ReceiveError> {
+        remove_partial_files(&self.disk, &[])
     }
 
     /// Takes the next bytes of a file.
@@ -207,9 +213,8 @@ impl Incoming {
     }
 }
 
-/// Removes what an earlier attempt received of files that this checkpoint does not have.
-fn remove_partial_files(disk: &Disk, manifest: &Manifest) -> Result<(), ReceiveError> {
-    let wanted: Vec<_> = manifest.files.iter().map(|(id, _)| partial_name(*id)).collect();
+/// Removes what attempts have received, but for the files that are still wanted.
+fn remove_partial_files(disk: &Disk, wanted: &[String]) -> Result<(), ReceiveError> {
     let folder = disk.blocks();
     let failed = |error| ReceiveError::from(WriteError::of(&folder, error));
     for name in disk.options.files.list(&folder).map_err(failed)? {

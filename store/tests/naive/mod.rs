@@ -11,6 +11,10 @@ use holdfast_store::command::*;
 use holdfast_store::record::{encode_put, encode_tombstone};
 use holdfast_store::{RangeResult, Rejected, Response, Revision, TxnPart};
 
+mod limits;
+
+use limits::Limits;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kv {
     pub key: Bytes,
@@ -40,6 +44,7 @@ pub struct Naive {
     changes: Vec<(Revision, Bytes, Option<Kv>)>,
     pub compacted: i64,
     pub leases: BTreeMap<i64, (i64, i64)>,
+    limits: Limits,
 }
 
 /// A transaction in progress.
@@ -79,7 +84,8 @@ fn select<'a>(keys: &'a Keys, start: &Bytes, end: &Bytes) -> Vec<&'a Kv> {
 impl Naive {
     pub fn new() -> Self {
         let history = vec![Keys::new()];
-        Self { history, changes: Vec::new(), compacted: -1, leases: BTreeMap::new() }
+        let (changes, leases) = (Vec::new(), BTreeMap::new());
+        Self { history, changes, compacted: -1, leases, limits: Limits::default() }
     }
 
     pub fn revision(&self) -> i64 {
@@ -96,7 +102,9 @@ impl Naive {
     }
 
     pub fn apply(&mut self, term: u64, command: &Command) -> Result<Response, Rejected> {
-        match command.change.as_ref().unwrap() {
+        let change = command.change.as_ref().unwrap();
+        self.admit(change)?;
+        match change {
             Change::Put(put) => {
                 self.check_put(put)?;
                 Ok(self.write(|work| run_put(work, put)))
@@ -136,7 +144,7 @@ impl Naive {
                 }
                 Ok(Response::Done)
             }
-            other => panic!("the model does not know {other:?}"),
+            other => Ok(self.change_limits(other)),
         }
     }
 
