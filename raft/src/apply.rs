@@ -15,6 +15,7 @@ use openraft::EntryPayload;
 use tokio::time::Instant;
 
 use crate::checkpoint::{membership_bytes, membership_from_bytes};
+use crate::config::Plants;
 use crate::entry::{Batch, LogEntry};
 use crate::intake::Ticket;
 use crate::port::{Applied, Mail};
@@ -34,6 +35,8 @@ pub(crate) struct Applier {
     expected: Duration,
     /// A planted fault, until it has struck.
     apply_twice: bool,
+    /// Another one, which never ends.
+    alter_values: bool,
 }
 
 impl Applier {
@@ -41,13 +44,21 @@ impl Applier {
         state: State,
         shared: Arc<Shared>,
         expected: Duration,
-        apply_twice: bool,
+        plants: Plants,
     ) -> Self {
         // Bytes that are no membership are told of when openraft asks for it.
         let unpublished_membership = membership_from_bytes(&state.membership().1).ok();
+        let Plants { apply_twice, alter_values, .. } = plants;
         let answers = Vec::new();
-        let mut applier =
-            Self { state, shared, answers, unpublished_membership, expected, apply_twice };
+        let mut applier = Self {
+            state,
+            shared,
+            answers,
+            unpublished_membership,
+            expected,
+            apply_twice,
+            alter_values,
+        };
         applier.publish_membership();
         applier.shared.status.set_applied(applier.state.applied().index);
         applier
@@ -130,6 +141,9 @@ impl Applier {
         if std::mem::take(&mut self.apply_twice) {
             self.apply_proposals(position, entry)?;
         }
+        if self.alter_values {
+            return self.apply_proposals(position, &with_altered_values(entry));
+        }
         self.apply_proposals(position, entry)
     }
 
@@ -181,6 +195,16 @@ impl Applier {
         self.shared.status.set_applied(index);
         Ok(())
     }
+}
+
+fn with_altered_values(entry: &LogEntry) -> LogEntry {
+    let mut entry = entry.clone();
+    for proposal in &mut entry.proposals {
+        if let Some(Change::Put(put)) = &mut proposal.command.change {
+            put.value = put.value.iter().map(|byte| byte ^ 1).collect();
+        }
+    }
+    entry
 }
 
 /// Whether the entry ends with a delete of a range.

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use holdfast_store::files::ReadOnlyFiles;
 
+use crate::apart;
 use crate::directory;
+use crate::error::OpenError;
 use crate::node::reach;
 use crate::wal;
 
@@ -19,14 +21,16 @@ pub struct Checked {
     pub problems: Vec<String>,
 }
 
-/// Verifies the data directory of a member that is not running.
-pub fn check(path: &Path) -> Checked {
+/// Verifies the data directory of a member that is not running, whose log lies in `log_directory`
+/// if not in there.
+pub fn check(path: &Path, log_directory: Option<&Path>) -> Checked {
     let mut checked = Checked::default();
-    let lock = directory::lock_for_reading(path);
-    let _lock = match lock {
-        Ok(lock) => lock,
+    let directories = [Some(path), log_directory];
+    let locks = directories.into_iter().flatten().map(directory::lock_for_reading);
+    let _locks: Vec<_> = match locks.collect() {
+        Ok(locks) => locks,
         Err(error) => {
-            checked.problems.push(error.to_string());
+            checked.problems.push(OpenError::to_string(&error));
             return checked;
         }
     };
@@ -38,8 +42,11 @@ pub fn check(path: &Path) -> Checked {
         checked
             .facts
             .push(format!("member {:x} of cluster {:x}", identity.member_id, identity.cluster_id));
+        let met = apart::inspect(path, log_directory, Some(identity), &ReadOnlyFiles);
+        checked.problems.extend(met.err().map(|problem| problem.to_string()));
     }
-    let log = wal::check(&ReadOnlyFiles, &wal::directory(path));
+    let home = log_directory.unwrap_or(path);
+    let log = wal::check(&ReadOnlyFiles, &wal::directory(home));
     let log = log.map_err(|error| checked.problems.push(error.to_string())).ok();
     if let Some(state) = log {
         let index = |id: Option<wal::LogId>| id.map_or(0, |id| id.index);

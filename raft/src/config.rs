@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct NodeConfig {
     pub name: String,
     /// `--data-dir`, absolute.
     pub data_directory: PathBuf,
+    /// `--wal-dir`, absolute: where the log lies, if not in the data directory.
+    pub log_directory: Option<PathBuf>,
     /// `--listen-peer-urls`, resolved.
     pub listen_peer: Vec<SocketAddr>,
     /// `--initial-advertise-peer-urls`.
@@ -66,6 +68,12 @@ pub struct NodeConfig {
     pub force_new_cluster: bool,
     /// `--warning-apply-duration`.
     pub warning_apply_duration: Duration,
+    /// `--corrupt-check-time`: between comparisons of members at the newest revision, while this
+    /// one leads; none for no comparisons.
+    pub corrupt_check_time: Option<Duration>,
+    /// `--compact-hash-check-time`: between looks whether members agree after a compaction; none
+    /// for no looks.
+    pub compact_hash_check_time: Option<Duration>,
 }
 
 impl NodeConfig {
@@ -75,6 +83,7 @@ impl NodeConfig {
         Self {
             name: name.into(),
             data_directory: data_directory.into(),
+            log_directory: None,
             listen_peer: Vec::new(),
             initial_advertise_peer_urls: Vec::new(),
             initial_cluster: Vec::new(),
@@ -94,7 +103,14 @@ impl NodeConfig {
             learners_max: 1,
             force_new_cluster: false,
             warning_apply_duration: Duration::from_millis(100),
+            corrupt_check_time: None,
+            compact_hash_check_time: None,
         }
+    }
+
+    /// The directory that the log lies in.
+    pub fn log_home(&self) -> &Path {
+        self.log_directory.as_ref().unwrap_or(&self.data_directory)
     }
 
     /// How long a request may take: 5 s and two election timeouts.
@@ -132,6 +148,21 @@ pub trait Listen: Send {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>>;
 }
 
+/// Members by name, with their peer URLs.
+pub type InitialCluster = Vec<(String, Vec<String>)>;
+
+/// Where a member learns of its initial cluster, in the place of its flags.
+pub trait Discover: Send + Sync {
+    /// The initial cluster, this member in it by its name, and the same for every member that asks,
+    /// but for the others' names. Takes as long as it takes the others to ask; an error is final. Is
+    /// asked once a start, and only while the member's log holds no membership: a start that ended
+    /// too early asks again.
+    fn discover(&self) -> BoxFuture<'static, Result<InitialCluster, String>>;
+
+    /// What this is, for the log.
+    fn what(&self) -> &'static str;
+}
+
 /// Faults built in on purpose, so that a simulation can show that it would notice them. Off in
 /// every use but that one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,6 +173,8 @@ pub struct Plants {
     pub drop_events: bool,
     /// The first entry applied after a start is applied twice.
     pub apply_twice: bool,
+    /// Puts are applied with another value than the log has.
+    pub alter_values: bool,
     /// State is persisted without asking how far the log has been flushed.
     pub skip_flushed_comparison: bool,
 }
@@ -160,6 +193,8 @@ pub struct Seams {
     pub connector: Arc<dyn Connect>,
     /// The way from peers; none to bind [`NodeConfig::listen_peer`].
     pub listener: Option<Box<dyn Listen>>,
+    /// What takes the place of [`NodeConfig::initial_cluster`], if anything does.
+    pub discover: Option<Arc<dyn Discover>>,
     /// Deliberate faults.
     pub plants: Plants,
 }
@@ -174,6 +209,7 @@ impl Seams {
             workers: Workers::Threads,
             connector: Arc::new(crate::peer::TcpConnect),
             listener: None,
+            discover: None,
             plants: Plants::default(),
         }
     }

@@ -41,12 +41,26 @@ struct IdentityFile {
     member: u64,
     #[prost(fixed64, tag = "4")]
     incarnation: u64,
-    /// See [`forced`].
+    /// See [`Marks`].
     #[prost(fixed64, optional, tag = "5")]
     forced: Option<u64>,
+    /// See [`Marks`].
+    #[prost(bool, tag = "6")]
+    log_apart: bool,
     /// Of the encoding with this field at 0.
     #[prost(fixed32, tag = "15")]
     crc32c: u32,
+}
+
+/// What an identity says besides whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// There once `--force-new-cluster` is given, until a start without it: where the membership of
+    /// this member alone stands in the log, or will stand if the log is not that long; 0 if none was
+    /// needed.
+    pub(crate) forced: Option<u64>,
+    /// The log lies in a directory of its own.
+    pub(crate) log_apart: bool,
 }
 
 /// An opened data directory.
@@ -105,10 +119,17 @@ pub(crate) fn lock_for_reading(directory: &Path) -> Result<Option<Lock>, OpenErr
     }
 }
 
-/// Makes the directory and its parents, for this user alone: it will hold everybody's secrets.
+/// Makes the directory and its parents durably, for this user alone: it will hold everybody's secrets.
 fn make_private(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    let missing: Vec<_> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // A name lasts once the directory that it stands in is synced.
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The identity in the directory, which is made if it is not there; none before [`record`].
@@ -234,42 +255,45 @@ pub(crate) fn inspect(directory: &Path, files: &dyn Files) -> Result<Identity, O
     Ok(Identity { member_id, cluster_id, incarnation: found.incarnation })
 }
 
-/// There once `--force-new-cluster` is given, until a start without it: where the membership of this
-/// member alone stands in the log, or will stand if the log is not that long; 0 if none was needed.
-pub(crate) fn forced(directory: &Path, files: &dyn Files) -> Result<Option<u64>, OpenError> {
+/// As [`inspect`]; none where there is no identity.
+pub(crate) fn peek(directory: &Path, files: &dyn Files) -> Result<Option<Identity>, OpenError> {
+    let is_there = files.exists(&directory.join(NAME)).map_err(|source| {
+        let what = format!("looking into {}", directory.display());
+        OpenError::Io { what, source }
+    })?;
+    is_there.then(|| inspect(directory, files)).transpose()
+}
+
+/// What the identity in the directory says besides whose it is.
+pub(crate) fn marks(directory: &Path, files: &dyn Files) -> Result<Marks, OpenError> {
     let found = read(&directory.join(NAME), files).map_err(|source| {
         let what = format!("reading the identity in {}", directory.display());
         OpenError::Io { what, source }
     })?;
-    Ok(found.forced)
+    Ok(Marks { forced: found.forced, log_apart: found.log_apart })
 }
 
-/// Writes the identity, durably, and what [`forced`] tells. The log that answers for it has to be
-/// there.
+/// Writes the identity and its marks, durably. The log that answers for it has to be there.
 pub(crate) fn record(
     directory: &Path,
     files: &dyn Files,
     identity: Identity,
-    forced: Option<u64>,
+    marks: Marks,
 ) -> Result<(), OpenError> {
-    create(directory, files, identity, forced).map_err(|source| {
+    create(directory, files, identity, marks).map_err(|source| {
         let what = format!("writing the identity into {}", directory.display());
         OpenError::Io { what, source }
     })
 }
 
-fn create(
-    directory: &Path,
-    files: &dyn Files,
-    identity: Identity,
-    forced: Option<u64>,
-) -> io::Result<()> {
+fn create(directory: &Path, files: &dyn Files, identity: Identity, marks: Marks) -> io::Result<()> {
     let mut content = IdentityFile {
         format: FORMAT,
         cluster: identity.cluster_id,
         member: identity.member_id,
         incarnation: identity.incarnation,
-        forced,
+        forced: marks.forced,
+        log_apart: marks.log_apart,
         crc32c: 0,
     };
     content.crc32c = crc32c::crc32c(&content.encode_to_vec());
@@ -336,7 +360,7 @@ mod tests {
         let files = MemoryFiles::default();
         let made = open_as(&files, &plan(1, 2)).expect("made");
         assert!(made.is_new && open_as(&files, &plan(1, 2)).expect("made again").is_new);
-        record(Path::new(PATH), &files, made.identity, None).expect("written");
+        record(Path::new(PATH), &files, made.identity, Marks::default()).expect("written");
         let found = open_as(&files, &plan(1, 2)).expect("found");
         assert_eq!((made.identity, false), (found.identity, found.is_new));
         // Added at run time, it has an id that does not follow from its flags.
@@ -357,10 +381,12 @@ mod tests {
         let folder = Path::new(PATH);
         let made = open_as(&files, &plan(1, 2)).expect("made").identity;
         let moved = Identity { cluster_id: 3, ..made };
-        for (identity, mark) in [(made, None), (moved, Some(9)), (moved, Some(0)), (moved, None)] {
-            record(folder, &files, identity, mark).expect("written");
+        for (identity, forced) in [(made, None), (moved, Some(9)), (moved, Some(0)), (moved, None)]
+        {
+            let written = Marks { forced, log_apart: forced == Some(9) };
+            record(folder, &files, identity, written).expect("written");
             assert_eq!(find(folder, &files).expect("readable"), Some(identity));
-            assert_eq!(forced(folder, &files).expect("readable"), mark);
+            assert_eq!(marks(folder, &files).expect("readable"), written);
         }
     }
 

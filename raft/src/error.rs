@@ -85,6 +85,9 @@ pub enum OpenError {
          given URLs ({0})"
     )]
     NoCluster(String),
+    /// What was to say who founds the cluster has refused.
+    #[error("failed to join discovery cluster ({0})")]
+    Discovery(String),
     /// The cluster that this member is to join has other members than the flags say.
     #[error("error validating peerURLs: {0}")]
     OtherCluster(String),
@@ -94,6 +97,54 @@ pub enum OpenError {
          lost, so it must not take part again under that identity"
     )]
     LogMissing(String),
+    /// The log lies in a directory of its own, and that is not given.
+    #[error(
+        "the log of {0} lies in a directory of its own: give it by --wal-dir. If that directory is \
+         lost, so are the votes and entries this member has promised"
+    )]
+    LogApart(String),
+    /// The directory given for the log does not hold this member's.
+    #[error(
+        "{data} holds member {member:x}, but the WAL directory {log} holds no log of it: give the \
+         --wal-dir that it was started with. A member whose log is lost has lost the votes and \
+         entries it has promised, and must not take part again under that identity"
+    )]
+    LogLost {
+        /// The data directory.
+        data: String,
+        /// The log's.
+        log: String,
+        /// Whose data it is.
+        member: u64,
+    },
+    /// The log in the directory given for it is that of another data directory.
+    #[error(
+        "the log in the WAL directory {log} is not that of the data directory {data}: give the two \
+         directories that belong together, or, to begin a new member, two empty ones"
+    )]
+    LogOfAnother {
+        /// The data directory.
+        data: String,
+        /// The log's.
+        log: String,
+    },
+    /// A directory is given for the log, which lies in the data directory.
+    #[error(
+        "--wal-dir is {log}, but the log lies in {data}/wal. To move it, while this member is \
+         stopped: make {log}, move {data}/wal into it, and copy {data}/identity into it"
+    )]
+    LogInPlace {
+        /// The data directory.
+        data: String,
+        /// The one given for the log.
+        log: String,
+    },
+    /// The directory given for the log holds etcd's.
+    #[error(
+        "the WAL directory {0} holds the log of an etcd: give another directory. `holdfast util \
+         migrate` makes a data directory of etcd's"
+    )]
+    LogOfEtcd(String),
     /// The identity is gone under which this member gave its votes and acknowledged its entries.
     #[error("{0} holds a log but no identity of a member: the file `identity` is lost")]
     IdentityMissing(String),
@@ -165,6 +216,9 @@ pub enum ProposeError {
     /// Turned away before anything happened: too much is waiting already, or the disk has stalled.
     #[error("too many requests")]
     TooManyRequests,
+    /// Turned away before anything happened: it needs room, and there is none.
+    #[error("no space")]
+    NoSpace,
     /// Turned away: larger than `--max-request-bytes`.
     #[error("request is too large")]
     TooLarge,

@@ -10,9 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use holdfast_store::files::Files;
 use holdfast_store::{Import, ImportError, Imported, Options, Position, Record};
 use rand::RngExt;
 
+use crate::apart;
 use crate::checkpoint::membership_bytes;
 use crate::config::{NodeConfig, Seams, Workers};
 use crate::directory;
@@ -37,7 +39,7 @@ pub struct Founding {
     incarnation: u64,
     import: Import,
     digest: Digest,
-    _lock: Option<directory::Lock>,
+    _locks: Vec<directory::Lock>,
 }
 
 /// A data directory that was filled.
@@ -55,10 +57,10 @@ impl Founding {
         let plan = plan::plan(&config)?;
         let folder = &config.data_directory;
         // Once before anything is made there, and again when nobody else can fill it.
-        directory::check_empty(folder, &*seams.files)?;
+        check_empty(&config, &*seams.files)?;
         let is_shared = seams.workers == Workers::Threads;
-        let lock = is_shared.then(|| directory::lock(folder)).transpose()?;
-        directory::check_empty(folder, &*seams.files)?;
+        let locks = if is_shared { apart::lock(&config)? } else { Vec::new() };
+        check_empty(&config, &*seams.files)?;
         directory::begin_import(folder, &*seams.files)?;
         let incarnation = crate::runtime::generator().random_range(1..=u64::MAX);
         let mut options = Options::new(&config.data_directory);
@@ -67,7 +69,7 @@ impl Founding {
         options.incarnation = incarnation;
         let import = Import::begin(options, position(&plan)).map_err(holdfast_store::Fatal::new)?;
         let digest = Digest::default();
-        Ok(Self { config, seams, plan, incarnation, import, digest, _lock: lock })
+        Ok(Self { config, seams, plan, incarnation, import, digest, _locks: locks })
     }
 
     /// Adds the next record, in revision order.
@@ -94,10 +96,18 @@ impl Founding {
         };
         self.import.finish(imported).map_err(holdfast_store::Fatal::new)?;
         let first = *self.plan.members.keys().next().expect("a cluster has members");
-        begin_log(&self.config.data_directory, &self.seams, at, first)?;
-        directory::record(&self.config.data_directory, &*self.seams.files, identity, None)?;
+        begin_log(self.config.log_home(), &self.seams, at, first)?;
+        apart::record(&self.config, &*self.seams.files, identity, None)?;
         directory::end_import(&self.config.data_directory, &*self.seams.files)?;
         Ok(Founded { identity, digest })
+    }
+}
+
+fn check_empty(config: &NodeConfig, files: &dyn Files) -> Result<(), OpenError> {
+    directory::check_empty(&config.data_directory, files)?;
+    match &config.log_directory {
+        Some(log) => directory::check_empty(log, files),
+        None => Ok(()),
     }
 }
 
@@ -107,18 +117,17 @@ fn position(plan: &Plan) -> Position {
 }
 
 /// A log without entries, after `at`. The vote keeps anyone from leading in the term of `at`.
-fn begin_log(
-    data_directory: &Path,
-    seams: &Seams,
-    at: Position,
-    candidate: u64,
-) -> Result<(), OpenError> {
+fn begin_log(home: &Path, seams: &Seams, at: Position, candidate: u64) -> Result<(), OpenError> {
     let fatal = |error: wal::WalError| holdfast_store::Fatal::new(error);
-    let space = seams.files.space(data_directory).map_err(|source| OpenError::Io {
-        what: format!("measuring the file system of {}", data_directory.display()),
+    seams
+        .files
+        .create_directory(home)
+        .map_err(|source| OpenError::Io { what: format!("making {}", home.display()), source })?;
+    let space = seams.files.space(home).map_err(|source| OpenError::Io {
+        what: format!("measuring the file system of {}", home.display()),
         source,
     })?;
-    let folder = wal::directory(data_directory);
+    let folder = wal::directory(home);
     let options = WalOptions::for_space(space);
     let mut opened =
         wal::open(seams.files.clone(), &folder, options, Hooks::default()).map_err(fatal)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use holdfast_store::command::{Change, Command};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -31,10 +32,54 @@ impl Ticket {
     }
 }
 
+/// What a member has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lacks {
+    /// For what adds something.
+    Room,
+    /// Nor for what needs room in the log alone.
+    Log,
+}
+
+/// What a proposal needs of a file system that has little room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Room for what it adds.
+    Room,
+    /// Room in the log.
+    Log,
+    /// No more than the reserve is for. It goes before the others while there is little room.
+    Reserve,
+}
+
+impl Needs {
+    pub(crate) fn of(command: &Command) -> Self {
+        match &command.change {
+            Some(change) if change.needs_room() => Self::Room,
+            // Whoever makes room has to log in first.
+            Some(Change::Auth(change)) if change.is_login() => Self::Reserve,
+            Some(
+                Change::DeleteRange(_) | Change::Txn(_) | Change::Auth(_) | Change::SetDowngrade(_),
+            ) => Self::Log,
+            Some(_) | None => Self::Reserve,
+        }
+    }
+
+    /// Whether a member that lacks this has no room for it.
+    pub(crate) fn is_lacking(self, lacks: Lacks) -> bool {
+        match self {
+            Self::Room => true,
+            Self::Log => lacks == Lacks::Log,
+            Self::Reserve => false,
+        }
+    }
+}
+
 /// A proposal on its way into the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Submission {
     pub(crate) ticket: Ticket,
+    pub(crate) needs: Needs,
     /// After it nobody waits any more, and the proposal is not sent.
     pub(crate) deadline: Instant,
     /// The encoding of a `Proposal`.
@@ -181,5 +226,33 @@ impl Intake {
         for submission in proposals {
             self.release(submission.encoded.len());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_store::command::{
+        AssignToken, AuthChange, AuthChangeKind, DeleteRange, LeaseCheckpoint, Put,
+    };
+
+    use super::*;
+
+    #[test]
+    fn who_has_no_room_takes_what_gives_some() {
+        let needs = |change| Needs::of(&Command { change: Some(change), credentials: None });
+        let login = AuthChange { kind: Some(AuthChangeKind::AssignToken(AssignToken::default())) };
+        assert_eq!(needs(Change::Put(Put::default())), Needs::Room);
+        assert_eq!(needs(Change::DeleteRange(DeleteRange::default())), Needs::Log);
+        assert_eq!(needs(Change::Auth(AuthChange::default())), Needs::Log);
+        for change in [
+            Change::Auth(login),
+            Change::LeaseCheckpoint(LeaseCheckpoint::default()),
+            Change::Compact(holdfast_store::command::Compact::default()),
+        ] {
+            assert_eq!(needs(change), Needs::Reserve);
+        }
+        let lacking = [Lacks::Room, Lacks::Log]
+            .map(|lacks| [Needs::Room, Needs::Log, Needs::Reserve].map(|n| n.is_lacking(lacks)));
+        assert_eq!(lacking, [[true, false, false], [true, true, false]]);
     }
 }

@@ -2,20 +2,25 @@
 //!
 //! One thread owns the store's maintainer and does its work in bounded steps; between two steps it
 //! answers questions. It persists only what the log has flushed, so that the disk never knows more
-//! than the log does.
+//! than the log does. A checkpoint of what the log has no room for waits, and the keeper goes on: it may
+//! be what gives some.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_store::{Export, Fatal, Maintainer, ManifestInfo, Receiving, Taken, Worked};
+use holdfast_store::{
+    Export, Fatal, Frozen, Held, MANIFESTS_KEPT, Maintainer, ManifestInfo, Receiving, Taken, Worked,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::apply::Applier;
 use crate::log_facts::LogFacts;
+use crate::room::Room;
 use crate::shared::Shared;
+use crate::wal::limits::SHORT_SEGMENT_BYTES;
 use crate::work::Actor;
 
 /// Questions that wait for the keeper.
@@ -24,6 +29,8 @@ const QUEUE: usize = 16;
 const IDLE: Duration = Duration::from_millis(100);
 /// A checkpoint is due after so many bytes of log,
 const DUE_BYTES: u64 = 64 << 20;
+/// (with little room already after this part of the file system)
+const SEGMENT_SHARE: u64 = 32;
 /// or after so long,
 const DUE_AFTER: Duration = Duration::from_secs(300);
 /// or after `--snapshot-count` entries if that is below its default.
@@ -34,6 +41,18 @@ const TAKE_ATTEMPTS: usize = 3;
 /// After a checkpoint that could not be taken: every attempt costs a disk that may be full, and the
 /// applier's time.
 const TAKE_PAUSE: Duration = Duration::from_secs(10);
+/// How long everything else waits for the log to be flushed as far as a checkpoint goes: without room
+/// that may take until somebody frees some.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
+/// The same for the one after a checkpoint that came too late: otherwise each might, where the log
+/// is slow and compactions are many.
+const FLUSH_WAIT_AGAIN: Duration = Duration::from_secs(30);
+/// The same where somebody can do nothing without the checkpoint.
+const FLUSH_WAIT_ASKED: Duration = Duration::MAX;
+/// Between checkpoints while the file system has little room: each lets go of something.
+const LITTLE_PAUSE: Duration = Duration::from_millis(500);
+/// The same where there is twice as much: nothing waits for it.
+const ENOUGH_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a node that stops waits for a checkpoint that is being taken.
 const STOP: Duration = Duration::from_secs(5);
@@ -65,6 +84,9 @@ impl Keeper {
             last_bytes: parts.log.bytes(),
             last_taken: Instant::now(),
             not_before: Instant::now(),
+            giving: 0,
+            given_up: 0,
+            unflushed: None,
             parts,
             queue,
             taken: sender,
@@ -143,19 +165,40 @@ struct Work {
     last_bytes: u64,
     /// Of the next checkpoint that nobody asks for.
     not_before: Instant,
+    /// How many more checkpoints may give something back that only older ones need.
+    giving: usize,
+    /// The bytes that had been given up when that was last found worth checkpoints.
+    given_up: u64,
+    /// What a checkpoint is to be taken of as soon as the log has been flushed that far.
+    unflushed: Option<Frozen>,
+}
+
+/// What is left is for the log, and for a checkpoint that gives something back.
+fn held(room: Room) -> Held {
+    match room {
+        Room::Dregs | Room::Least => Held::Writes,
+        Room::Last => Held::Seals,
+        Room::Short | Room::Little => Held::Eighths,
+        // Many file systems are always this full, and moving the rest costs as much as it gives.
+        Room::Enough => Held::Quarters,
+        Room::Ample => Held::Nothing,
+    }
 }
 
 impl Work {
     /// Ends when it is told to, or the last handle is gone.
     async fn run(mut self) -> Result<(), Fatal> {
         loop {
+            let gauge = &self.parts.shared.gauge;
+            self.parts.maintainer.hold_back(held(gauge.look()), gauge.moved_max());
             let started = Instant::now();
             let worked = self.parts.maintainer.step(self.parts.log.flushed())?;
             if worked == Worked::Something {
                 self.parts.shared.counts.commit.observe(started.elapsed());
             }
+            self.look_at_room();
             if self.is_due() {
-                self.take().await?;
+                self.take(FLUSH_WAIT).await?;
             }
             let pause = match worked {
                 Worked::Something => Duration::ZERO,
@@ -175,9 +218,23 @@ impl Work {
     }
 
     fn is_due(&self) -> bool {
+        if let Some(frozen) = &self.unflushed {
+            return self.parts.log.flushed() >= frozen.position.index;
+        }
         let newest = self.taken.borrow().last().map_or(0, |info| info.position.index);
         let entries = self.parts.shared.status.applied_index().saturating_sub(newest);
-        if entries < self.parts.snapshot_count.max(1) || Instant::now() < self.not_before {
+        if entries == 0 || Instant::now() < self.not_before {
+            return false;
+        }
+        let pause = match self.parts.shared.gauge.room() {
+            Room::Ample => None,
+            Room::Enough => Some(ENOUGH_PAUSE),
+            _ => Some(LITTLE_PAUSE),
+        };
+        if self.giving > 0 && pause.is_some_and(|pause| self.last_taken.elapsed() >= pause) {
+            return true;
+        }
+        if entries < self.parts.snapshot_count.max(1) {
             return false;
         }
         self.parts.snapshot_count < COUNT_DEFAULT
@@ -185,13 +242,48 @@ impl Work {
             || self.last_taken.elapsed() >= DUE_AFTER
     }
 
-    async fn take(&mut self) -> Result<(), Fatal> {
+    /// Says whether another checkpoint would give room back that there is too little of.
+    fn look_at_room(&mut self) {
+        let gauge = &self.parts.shared.gauge;
+        let room = gauge.room();
+        let is_little = room <= Room::Little;
+        let segment = if is_little { SHORT_SEGMENT_BYTES } else { DUE_BYTES };
+        let segment = segment.min(gauge.total() / SEGMENT_SHARE);
+        // The log gives whole segments back, once there are checkpoints of what they hold.
+        let has_grown = self.parts.log.bytes().saturating_sub(self.last_bytes) >= segment;
+        let given_up = self.parts.maintainer.given_up();
+        let gives_back = match given_up - self.given_up {
+            0 => false,
+            // Where room is sought, everything that there is to give: all that was found at once.
+            bytes => bytes >= segment || is_little && !self.parts.maintainer.is_searching(),
+        };
+        if has_grown || gives_back {
+            self.giving = MANIFESTS_KEPT;
+            self.given_up = given_up;
+        }
+        gauge.set_wants_entry(self.giving > 0 && room.is_pressed());
+    }
+
+    /// What the next checkpoint is of: what waited for the log, or else what is applied now.
+    async fn freeze(&mut self) -> Result<Frozen, Fatal> {
+        match self.unflushed.take() {
+            Some(frozen) => Ok(frozen),
+            None => self.parts.applier.call(|applier| applier.freeze()).await.map_err(Fatal::new),
+        }
+    }
+
+    async fn take(&mut self, mut patience: Duration) -> Result<(), Fatal> {
         self.last_taken = Instant::now();
         for _ in 0..TAKE_ATTEMPTS {
-            let frozen = self.parts.applier.call(|applier| applier.freeze()).await;
-            let frozen = frozen.map_err(Fatal::new)?;
+            let has_waited = self.unflushed.is_some();
+            let frozen = self.freeze().await?;
             if !self.parts.skip_flushed_comparison {
-                self.parts.log.wait_flushed(frozen.position.index).await;
+                let log = self.parts.log.clone();
+                let flushed = log.wait_flushed(frozen.position.index);
+                if tokio::time::timeout(patience, flushed).await.is_err() {
+                    self.unflushed = Some(frozen);
+                    return Ok(());
+                }
             }
             let started = Instant::now();
             match self.parts.maintainer.take_manifest(frozen, self.parts.log.flushed())? {
@@ -200,9 +292,11 @@ impl Work {
                     let (index, revision) = (info.position.index, info.revision);
                     tracing::info!(index, revision, "took a checkpoint");
                     self.last_bytes = self.parts.log.bytes();
+                    self.giving = self.giving.saturating_sub(1);
                     self.tell();
                     return Ok(());
                 }
+                Taken::Stale if has_waited => patience = patience.max(FLUSH_WAIT_AGAIN),
                 Taken::Stale | Taken::NotFlushed => {}
                 Taken::NoSpace => {
                     tracing::warn!("no space for a checkpoint; the log keeps growing");
@@ -223,7 +317,7 @@ impl Work {
             return Ok(Some(export));
         }
         tracing::error!("no checkpoint on disk reads back; taking another");
-        self.take().await?;
+        self.take(FLUSH_WAIT_ASKED).await?;
         self.parts.maintainer.export().map(Some)
     }
 
@@ -239,7 +333,7 @@ impl Work {
                 let _ = answer.send(result);
             }
             Question::Take(answer) => {
-                let result = self.take().await;
+                let result = self.take(FLUSH_WAIT_ASKED).await;
                 let _ = answer.send(result.clone());
                 result?;
             }
@@ -248,6 +342,8 @@ impl Work {
                 let _ = answer.send(received.map_err(Fatal::new));
             }
             Question::Installed(answer) => {
+                // What waited for the log is behind it.
+                self.unflushed = None;
                 self.tell();
                 let _ = answer.send(Ok(()));
             }

@@ -3,6 +3,7 @@
 //! The only crate that names openraft. It promises that an acknowledged write is on the disks of a
 //! quorum, that a refused one never happens, and that anything in between is called unknown.
 
+mod apart;
 mod apply;
 mod barrier;
 mod check;
@@ -12,6 +13,7 @@ mod config;
 mod counts;
 mod desk;
 mod directory;
+mod divergence;
 mod entry;
 mod error;
 mod founding;
@@ -36,10 +38,12 @@ mod purge;
 mod read_index;
 mod receive;
 mod responder;
+mod room;
 mod rot;
 mod runtime;
 mod shared;
 mod sole;
+mod space;
 mod stall;
 mod status;
 pub mod types;
@@ -48,7 +52,8 @@ mod work;
 
 pub use check::{Checked, check};
 pub use config::{
-    ClusterState, Connect, Connection, Io, Listen, NodeConfig, Plants, Seams, Workers,
+    ClusterState, Connect, Connection, Discover, InitialCluster, Io, Listen, NodeConfig, Plants,
+    Seams, Workers,
 };
 pub use counts::{LogSize, NodeCounts, PeerCounts};
 pub use entry::{Batch, BatchBuilder, LogEntry, Proposal, encode_proposal};
@@ -61,5 +66,6 @@ pub use node::{Member, Node};
 pub use peer::{TcpConnect, TcpListen};
 pub use port::{Applied, Port, TimeToLive};
 pub use responder::{Dropped, Follow, WriteResponder};
+pub use room::reserve_bytes;
 pub use runtime::{generator, seed_thread};
 pub use status::Status;

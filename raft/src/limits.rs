@@ -9,6 +9,8 @@ pub const ENTRY_PROPOSALS_MAX: usize = 4096;
 /// Entries that a member has proposed or forwarded and whose fate it does not know yet. More would
 /// only make them smaller: whatever arrives meanwhile shares the next one.
 pub const PIPELINE_ENTRIES_MAX: usize = 4;
+/// The same where the file system is near its reserve: these still come in when that has begun.
+pub const PIPELINE_ENTRIES_MAX_PRESSED: usize = 1;
 /// Bytes of proposals that wait on a member to be proposed or forwarded.
 pub const PROPOSAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Entries that may be committed and not yet applied before proposals are turned away.

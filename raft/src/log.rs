@@ -106,34 +106,31 @@ impl Pace for SimulatedDisk {
 }
 
 impl Log {
-    /// Opens the log in a data directory, or begins one there. `synced` is told how long every sync
-    /// took; `failed` is called when it cannot
-    /// go on, and the member has to stop.
+    /// Opens the log that lies in a directory, or begins one there. Of the hooks, those that tell how
+    /// far it is are its own.
     pub(crate) fn open(
         files: Arc<dyn Files>,
-        data_directory: &Path,
+        home: &Path,
         workers: Workers,
         unsafe_no_fsync: bool,
         sole: Arc<SoleMember>,
-        synced: impl Fn(Duration) + Send + Sync + 'static,
-        failed: impl Fn(&Failure) + Send + Sync + 'static,
+        told: Hooks,
     ) -> Result<Self, WalError> {
-        let space = files.space(data_directory).map_err(|source| WalError::Io {
+        let space = files.space(home).map_err(|source| WalError::Io {
             operation: "measure the file system of",
-            path: data_directory.to_owned(),
+            path: home.to_owned(),
             source,
         })?;
         let mut options = WalOptions { unsafe_no_fsync, ..WalOptions::for_space(space) };
         if workers == Workers::Inline {
             options.segment_bytes = options.segment_bytes.min(SIMULATED_SEGMENT_BYTES);
         }
-        let told = Hooks { synced: Arc::new(synced), failed: Arc::new(failed), ..Hooks::default() };
-        Self::open_with(files, data_directory, workers, options, sole, told)
+        Self::open_with(files, home, workers, options, sole, told)
     }
 
     fn open_with(
         files: Arc<dyn Files>,
-        data_directory: &Path,
+        home: &Path,
         workers: Workers,
         options: WalOptions,
         sole: Arc<SoleMember>,
@@ -142,7 +139,7 @@ impl Log {
         let progress = watch::Sender::new(Flushed::default());
         let facts = LogFacts::new(progress.subscribe());
         let hooks = hooks(progress.clone(), told);
-        let directory = wal::directory(data_directory);
+        let directory = wal::directory(home);
         let Opened { wal, core, maintenance, torn } = wal::open(files, &directory, options, hooks)?;
         if let Some(torn) = torn {
             let (file, offset) = (torn.file.display(), torn.offset);
@@ -157,9 +154,9 @@ impl Log {
         Ok(Self { wal, workers, facts, sole, _writer: Arc::new(writer) })
     }
 
-    /// Whether a data directory holds a log.
-    pub(crate) fn exists(files: &dyn Files, data_directory: &Path) -> Result<bool, Fatal> {
-        wal::exists(files, &wal::directory(data_directory)).map_err(Fatal::new)
+    /// Whether a log lies in a directory.
+    pub(crate) fn exists(files: &dyn Files, home: &Path) -> Result<bool, Fatal> {
+        wal::exists(files, &wal::directory(home)).map_err(Fatal::new)
     }
 
     /// Whether nothing was ever recorded.

@@ -20,6 +20,7 @@ use crate::config::{NodeConfig, Seams};
 use crate::counts::{LogSize, NodeCounts};
 use crate::desk::{self, MemberDesk};
 use crate::directory::Lock;
+use crate::divergence::Inspector;
 use crate::error::{MemberError, OpenError};
 use crate::identity::Identity;
 use crate::keeper::Keeper;
@@ -73,7 +74,8 @@ struct Inner {
     election_timeout: Duration,
     /// None once the node has stopped.
     tasks: Mutex<Option<Tasks>>,
-    _lock: Option<Lock>,
+    inspector: Inspector,
+    _locks: Vec<Lock>,
 }
 
 impl Node {
@@ -118,6 +120,28 @@ impl Node {
     /// What this member believes about its cluster.
     pub fn status(&self) -> Status {
         self.inner.shared.status.snapshot()
+    }
+
+    /// The term of [`Node::status`], for those who ask with every request.
+    pub fn term(&self) -> u64 {
+        self.inner.shared.status.term()
+    }
+
+    /// Whether this member is a learner, for the same.
+    pub fn is_learner(&self) -> bool {
+        self.inner.shared.status.is_learner()
+    }
+
+    /// Whether this member's file system is below its reserve: what needs room is to be refused,
+    /// also before all members have agreed on the alarm.
+    pub fn is_short_of_space(&self) -> bool {
+        self.inner.shared.gauge.is_short()
+    }
+
+    /// Whether this member's history is its peers', as far as they can be asked: false if one of
+    /// them holds another, and no majority holds this one.
+    pub async fn agrees_with_peers(&self) -> bool {
+        self.inner.inspector.agrees_with_peers().await
     }
 
     /// What this member has counted and timed since it started.

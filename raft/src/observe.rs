@@ -10,6 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use crate::propose::Raft;
 use crate::shared::Shared;
 use crate::status::{Evidence, Leadership, Observation};
+use crate::types::LogId;
 
 /// Runs until the node stops and drops it, or openraft stops by itself.
 pub(crate) async fn observe(shared: Arc<Shared>, raft: Raft, tick: Duration) {
@@ -66,14 +67,14 @@ fn tell(shared: &Shared, told: &mut Option<u64>) {
 
 fn look(shared: &Shared, raft: &Raft) {
     let server = raft.server_metrics().borrow_watched().clone();
-    let data = raft.data_metrics().borrow_watched().clone();
+    let (last_index, committed_index, purged_index, acknowledged) = progress(raft);
     let leads = server.state == ServerState::Leader;
     // openraft does not refresh the acknowledgement of a quorum that is this member alone.
     let alone = server.membership_config.voter_ids().eq([shared.identity.member_id]);
-    let evidence = match data.last_quorum_acked {
+    let evidence = match acknowledged {
         _ if !leads => Evidence::Leader,
         _ if alone => Evidence::Alone,
-        acknowledged => Evidence::Quorum(acknowledged.map(|at| at.elapsed())),
+        acknowledged => Evidence::Quorum(acknowledged),
     };
     let own = server.membership_config.get_node(&shared.identity.member_id);
     let joins_as_voter = own.is_some_and(|node| node.joins_as_voter);
@@ -81,10 +82,21 @@ fn look(shared: &Shared, raft: &Raft) {
     let elected = shared.status.observe(&Observation {
         leadership: Leadership { term: server.vote.leader_id.term, leader: server.current_leader },
         learner: server.state == ServerState::Learner && !joins_as_voter,
-        last_index: data.last_log.map_or(0, |log_id| log_id.index),
-        committed_index: data.local_committed.map_or(0, |log_id| log_id.index),
-        purged_index: data.purged.map_or(0, |log_id| log_id.index),
+        last_index,
+        committed_index,
+        purged_index,
         evidence,
     });
     shared.counts.leader_changes.add(u64::from(elected));
+}
+
+/// The indexes of the last entry, of the last one committed and of the last one purged, and how long
+/// ago a quorum answered. These metrics change several times with every entry, and what else is in
+/// them lies on the heap: they are not copied.
+fn progress(raft: &Raft) -> (u64, u64, u64, Option<Duration>) {
+    let metrics = raft.data_metrics();
+    let data = metrics.borrow_watched();
+    let index = |log_id: &Option<LogId>| log_id.as_ref().map_or(0, |log_id| log_id.index);
+    let acknowledged = data.last_quorum_acked.as_ref().map(|at| at.elapsed());
+    (index(&data.last_log), index(&data.local_committed), index(&data.purged), acknowledged)
 }

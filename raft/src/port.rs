@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::entry::{decodes_in_entry, encode_proposal, is_nested};
 use crate::error::{LeaseError, ProposeError, ReadBarrierError};
 use crate::intake::{
-    BarrierSubmission, LeaseQuestion, LeaseSubmission, Parcel, Submission, Ticket,
+    BarrierSubmission, LeaseQuestion, LeaseSubmission, Needs, Parcel, Submission, Ticket,
 };
 use crate::limits::{BACKLOG_ENTRIES_MAX, LEASE_QUESTIONS_MAX};
 use crate::shared::Shared;
@@ -253,7 +253,7 @@ impl PortShared {
         let mut local = self.lock();
         let ticket = local.next_ticket(self.number);
         let identity = &self.node.identity;
-        let nests = is_nested(&command);
+        let (nests, needs) = (is_nested(&command), Needs::of(&command));
         let encoded = encode_proposal(identity.member_id, self.node.nonce, ticket.0, command);
         // A committed entry that does not decode would stop every member, for good.
         if nests && !decodes_in_entry(&encoded) {
@@ -263,7 +263,7 @@ impl PortShared {
             return Err(ProposeError::TooManyRequests);
         }
         local.waiting.insert(ticket.0, (deadline, Waiting::Proposal { since, answer: sender }));
-        local.outgoing.proposals.push(Submission { ticket, deadline, encoded });
+        local.outgoing.proposals.push(Submission { ticket, needs, deadline, encoded });
         drop(local);
         self.bell.notify_one();
         Ok((ticket, receiver))

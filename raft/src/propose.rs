@@ -3,7 +3,8 @@
 //! Everything that waits when there is room in the pipeline becomes one entry. An entry's fate is
 //! one of three:
 //!
-//! * *refused*: certainly not appended; its proposals go back to the front of the queue;
+//! * *refused*: certainly not appended; its proposals go back to the front of the queue, but for
+//!   those that the leader has said it has no room for;
 //! * *committed* at an index: this member answers when it applies that index;
 //! * *unknown*: never sent again; whoever waits learns it from apply, or from the deadline.
 
@@ -14,6 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_store::AlarmKind;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
 use tokio::sync::mpsc::error::TrySendError;
@@ -21,11 +23,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::entry::BatchBuilder;
-use crate::intake::Submission;
-use crate::limits::PIPELINE_ENTRIES_MAX;
+use crate::error::ProposeError;
+use crate::intake::{Lacks, Needs, Submission, Ticket};
+use crate::limits::{PIPELINE_ENTRIES_MAX, PIPELINE_ENTRIES_MAX_PRESSED};
 use crate::machine::Machine;
 use crate::peer::Peers;
+use crate::port::Mail;
 use crate::responder::{Dropped, Follow, WriteResponder};
+use crate::room::Room;
 use crate::shared::Shared;
 use crate::status::Leadership;
 use crate::types::{LogId, TypeConfig};
@@ -42,6 +47,8 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Refused,
+    /// Refused, since the leader has no room for something in it that has such needs.
+    NoRoom(Lacks),
     Committed(LogId),
     Unknown,
 }
@@ -82,11 +89,16 @@ pub(crate) struct Proposer {
     peers: Arc<Peers>,
     leadership: watch::Receiver<Leadership>,
     checkpoints: watch::Receiver<u64>,
+    room: watch::Receiver<Room>,
     queue: VecDeque<Submission>,
+    /// The queue is not in the order of its deadlines.
+    is_reordered: bool,
     tracker: Tracker,
     told: mpsc::Receiver<(u64, Fate)>,
     fates: mpsc::Sender<(u64, Fate)>,
     forwarder: Option<Forwarder>,
+    /// The leader has refused something for want of room, and has taken nothing that needs some since.
+    leader_lacks_room: bool,
     paused_until: Option<Instant>,
 }
 
@@ -98,15 +110,18 @@ impl Proposer {
         let (fates, told) = mpsc::channel(PIPELINE_ENTRIES_MAX);
         Self {
             checkpoints,
+            room: shared.gauge.changes(),
             shared,
             raft,
             peers,
             leadership,
             queue: VecDeque::new(),
+            is_reordered: false,
             tracker: Tracker::default(),
             told,
             fates,
             forwarder: None,
+            leader_lacks_room: false,
             paused_until: None,
         }
     }
@@ -121,12 +136,14 @@ impl Proposer {
                 Some((batch, fate)) = self.told.recv() => self.settle(batch, fate),
                 Ok(()) = self.checkpoints.changed() => self.skip(),
                 Ok(()) = self.leadership.changed() => self.follow(),
+                Ok(()) = self.room.changed() => {}
                 () = tokio::time::sleep_until(resume), if self.paused_until.is_some() => {
                     self.paused_until = None;
                 }
-                submissions = shared.intake.proposals() => self.queue.extend(submissions),
+                submissions = shared.intake.proposals() => self.take_in(submissions),
             }
             self.drop_expired();
+            self.refuse_for_space();
             while self.may_send() {
                 if !self.send_next().await {
                     break;
@@ -139,6 +156,7 @@ impl Proposer {
     /// parcel is sent: that waits for what the old one may hold for ever.
     fn follow(&mut self) {
         self.paused_until = None;
+        self.leader_lacks_room = false;
         let leader = self.leadership.borrow_and_update().leader;
         if leader.is_some() && self.forwarder.as_ref().map(Forwarder::leader) != leader {
             self.forwarder = None;
@@ -148,19 +166,80 @@ impl Proposer {
     fn may_send(&self) -> bool {
         !self.queue.is_empty()
             && self.paused_until.is_none()
-            && self.tracker.under_way() < PIPELINE_ENTRIES_MAX
+            && self.tracker.under_way() < self.under_way_max()
+    }
+
+    fn under_way_max(&self) -> usize {
+        match self.shared.gauge.is_pressed() {
+            true => PIPELINE_ENTRIES_MAX_PRESSED,
+            false => PIPELINE_ENTRIES_MAX,
+        }
     }
 
     /// Those whose deadline has passed are not waited for, and must not surprise anyone later.
     fn drop_expired(&mut self) {
         let now = Instant::now();
-        while let Some(first) = self.queue.front() {
-            if first.deadline > now {
-                break;
+        let intake = &self.shared.intake;
+        let is_waited_for = |submission: &Submission| {
+            let is_waited_for = submission.deadline > now;
+            if !is_waited_for {
+                intake.release(submission.encoded.len());
             }
-            self.shared.intake.release(first.encoded.len());
+            is_waited_for
+        };
+        if self.is_reordered {
+            self.queue.retain(is_waited_for);
+            self.is_reordered = !self.queue.is_empty();
+            return;
+        }
+        while self.queue.front().is_some_and(|first| !is_waited_for(first)) {
             self.queue.pop_front();
         }
+    }
+
+    /// Whether there is so little room, here or elsewhere, that what needs it must not hold up what
+    /// gives some.
+    fn is_tight(&self) -> bool {
+        self.leader_lacks_room
+            || self.shared.gauge.is_short()
+            || self.shared.reader.is_raised(AlarmKind::NoSpace)
+    }
+
+    /// Puts what gives room before the rest, both in their order.
+    fn reorder(&mut self) {
+        self.queue.make_contiguous().sort_by_key(|submission| submission.needs != Needs::Reserve);
+        self.is_reordered = true;
+    }
+
+    /// What gives room, or says that there is none, must not wait behind what needs it.
+    fn take_in(&mut self, submissions: Vec<Submission>) {
+        self.queue.extend(submissions);
+        if self.is_tight() {
+            self.reorder();
+        }
+    }
+
+    /// What has come before it was known that there is no room, and has not been sent: all of it
+    /// together may be more than the reserve.
+    fn refuse_for_space(&mut self) {
+        let Shared { gauge, reader, .. } = &*self.shared;
+        let is_raised = reader.is_raised(AlarmKind::NoSpace);
+        if !gauge.is_short() && !is_raised {
+            return;
+        }
+        // Corruption is told first, and by those who apply.
+        let is_raised = is_raised && !reader.is_raised(AlarmKind::Corrupt);
+        let is_let_in = |submission: &Submission| {
+            gauge.lets_in(submission.needs) && !(is_raised && submission.needs == Needs::Room)
+        };
+        if self.queue.iter().all(is_let_in) {
+            return;
+        }
+        let (left, refused): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.queue).into_iter().partition(is_let_in);
+        self.queue = left;
+        let refused = refused.iter().map(|submission| self.no_space(submission)).collect();
+        self.shared.post(refused);
     }
 
     /// Sends one entry's worth to whoever leads; false when nobody does.
@@ -218,8 +297,11 @@ impl Proposer {
         let Some(slot) = forwarder.reserve() else { return false };
         let mut builder = forward::Parcel::default();
         let mut submissions = Vec::new();
+        let needs = self.queue.front().map(|first| first.needs);
         while let Some(next) = self.queue.front()
             && builder.has_room(&next.encoded)
+            // A leader without room refuses a parcel as a whole.
+            && (Some(next.needs) == needs || !self.is_tight())
         {
             builder.push(next.encoded.clone());
             submissions.extend(self.queue.pop_front());
@@ -231,17 +313,16 @@ impl Proposer {
 
     fn settle(&mut self, number: u64, fate: Fate) {
         let submissions = self.tracker.finish(number);
-        if fate == Fate::Refused {
-            self.paused_until = Some(Instant::now() + REFUSAL_PAUSE);
-            for submission in submissions.into_iter().rev() {
-                self.queue.push_front(submission);
-            }
-            return;
+        match fate {
+            Fate::Refused => return self.put_back(submissions),
+            Fate::NoRoom(lacks) => return self.refuse_for_leader(submissions, lacks),
+            Fate::Committed(_) | Fate::Unknown => {}
         }
         for submission in &submissions {
             self.shared.intake.release(submission.encoded.len());
         }
         if let Fate::Committed(log_id) = fate {
+            self.leader_lacks_room &= submissions.iter().all(|s| s.needs == Needs::Reserve);
             let applied = self.shared.status.applied_index();
             // After the look at what is applied, which may be a checkpoint.
             self.skip();
@@ -249,6 +330,36 @@ impl Proposer {
             let skipped = self.tracker.committed(log_id.index, tickets, applied);
             self.shared.post_skipped(skipped);
         }
+    }
+
+    /// The leader has not taken these, and may take them soon.
+    fn put_back(&mut self, submissions: Vec<Submission>) {
+        if submissions.is_empty() {
+            return;
+        }
+        self.paused_until = Some(Instant::now() + REFUSAL_PAUSE);
+        for submission in submissions.into_iter().rev() {
+            self.queue.push_front(submission);
+        }
+        if self.is_tight() {
+            self.reorder();
+        }
+    }
+
+    /// The leader has no room for some of these. They are not offered again: the others, which may be
+    /// what gives room, would be refused with them.
+    fn refuse_for_leader(&mut self, submissions: Vec<Submission>, lacks: Lacks) {
+        let (refused, left): (Vec<_>, Vec<_>) =
+            submissions.into_iter().partition(|submission| submission.needs.is_lacking(lacks));
+        let refused = refused.into_iter().map(|submission| self.no_space(&submission)).collect();
+        self.shared.post(refused);
+        self.leader_lacks_room = true;
+        self.put_back(left);
+    }
+
+    fn no_space(&self, submission: &Submission) -> (Ticket, Mail) {
+        self.shared.intake.release(submission.encoded.len());
+        (submission.ticket, Mail::Proposal(submission.ticket, Err(ProposeError::NoSpace)))
     }
 
     /// A checkpoint has taken the place of entries.

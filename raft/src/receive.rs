@@ -11,6 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Workers;
 use crate::keeper::Keeper;
 use crate::machine::Snapshot;
+use crate::room::{Gauge, Room};
 use crate::types::{SnapshotMeta, log_id_from_wire, stored_membership_from_wire};
 use crate::work::block;
 
@@ -19,6 +20,7 @@ use crate::work::block;
 pub(crate) struct Receiver {
     keeper: Keeper,
     workers: Workers,
+    gauge: Gauge,
     current: Arc<Mutex<Current>>,
 }
 
@@ -29,17 +31,26 @@ struct Current {
 }
 
 impl Receiver {
-    pub(crate) fn new(keeper: Keeper, workers: Workers) -> Self {
-        Self { keeper, workers, current: Arc::default() }
+    pub(crate) fn new(keeper: Keeper, workers: Workers, gauge: Gauge) -> Self {
+        Self { keeper, workers, gauge, current: Arc::default() }
     }
 
-    /// Starts to receive; says which bytes are missing.
+    /// Starts to receive; says which bytes are missing. The reserve is not for them: below it, this
+    /// member would keep everybody from writing.
     pub(crate) async fn offer(&self, manifest: Bytes) -> Result<peer::CheckpointNeeds, Status> {
         let receiving = self.keeper.receive(manifest).await;
         let receiving =
             receiving.map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let files = receiving
-            .missing()
+        let missing = receiving.missing();
+        let bytes = missing.iter().map(|file| file.length - file.offset).sum();
+        self.gauge.look();
+        if !self.gauge.leaves_blocks_reserve(bytes) {
+            tracing::warn!(bytes, "no room for a checkpoint");
+            let abandoned = block(self.workers, move || abandon(receiving));
+            abandoned.await.map_err(|gone| Status::aborted(gone.to_string()))?;
+            return Err(no_room());
+        }
+        let files = missing
             .into_iter()
             .map(|file| peer::checkpoint_needs::File {
                 name: file.name,
@@ -59,8 +70,17 @@ impl Receiver {
             return Err(Status::data_loss("a piece of a checkpoint was damaged on the way"));
         }
         let current = self.current.clone();
+        let gauge = self.gauge.clone();
         let written = block(self.workers, move || {
+            let room = gauge.look();
             let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            if room <= Room::Last {
+                // Others have used up the room meanwhile; what has arrived must not keep the rest.
+                if let Some(receiving) = current.take(chunk.transfer) {
+                    abandon(receiving);
+                }
+                return Err(no_room());
+            }
             let Some(receiving) = current.of(chunk.transfer) else { return Err(superseded()) };
             receiving
                 .write(&chunk.file, chunk.offset, &chunk.bytes)
@@ -112,6 +132,16 @@ impl Current {
     fn take(&mut self, transfer: u64) -> Option<Receiving> {
         self.receiving.take_if(|_| self.transfer == transfer)
     }
+}
+
+fn abandon(receiving: Receiving) {
+    if let Err(error) = receiving.abandon() {
+        tracing::warn!(%error, "what has arrived of a checkpoint cannot be removed");
+    }
+}
+
+fn no_room() -> Status {
+    Status::aborted("there is no room for a checkpoint")
 }
 
 fn superseded() -> Status {

@@ -13,6 +13,7 @@ use crate::error::ProposeError;
 use crate::identity::{Identity, Own};
 use crate::intake::{Intake, Ticket};
 use crate::port::{Mail, Port, PortShared};
+use crate::room::Gauge;
 use crate::sole::SoleMember;
 use crate::status::StatusCell;
 use crate::types::StoredMembership;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) intake: Intake,
     pub(crate) status: StatusCell,
     pub(crate) reader: Reader,
+    pub(crate) gauge: Gauge,
     pub(crate) sole: Arc<SoleMember>,
     pub(crate) counts: Arc<NodeCounts>,
     membership: Mutex<Arc<StoredMembership>>,
@@ -48,6 +50,7 @@ impl Shared {
         request_bytes_max: usize,
         status: StatusCell,
         reader: Reader,
+        gauge: Gauge,
     ) -> Self {
         Self {
             identity: identity.into(),
@@ -57,6 +60,7 @@ impl Shared {
             intake: Intake::default(),
             status,
             reader,
+            gauge,
             sole: Arc::new(SoleMember::new(identity.member_id)),
             counts: Arc::default(),
             membership: Mutex::default(),

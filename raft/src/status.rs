@@ -125,7 +125,7 @@ impl StatusCell {
             term: self.term(),
             leader,
             is_leader: leader == Some(self.member),
-            is_learner: self.learner.load(Ordering::Acquire),
+            is_learner: self.is_learner(),
             // The observer comes after apply, and must not seem to lag behind it.
             last_index: self.last_index.load(Ordering::Acquire).max(applied_index),
             committed_index: self.committed_index.load(Ordering::Acquire).max(applied_index),
@@ -133,6 +133,10 @@ impl StatusCell {
             purged_index: self.purged_index.load(Ordering::Acquire),
             is_disk_stalled: self.is_disk_stalled(),
         }
+    }
+
+    pub(crate) fn is_learner(&self) -> bool {
+        self.learner.load(Ordering::Acquire)
     }
 
     /// Whether the log's disk has taken nothing for so long that nothing more is promised.

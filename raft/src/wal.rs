@@ -2,8 +2,8 @@
 //!
 //! Promises: what a completion confirms survives any crash; after one, the log is exactly a prefix
 //! of what was recorded, and includes everything confirmed. Damage to what was known to be durable
-//! is reported and never taken for a torn write, nor for absence. The first failed write or fsync
-//! is final.
+//! is reported and never taken for a torn write, nor for absence. The first failed fsync, or
+//! write but for want of room, is final; for room the writer waits.
 //!
 //! ```text
 //! Wal::append ──► queue ──► WalCore: one group, one write, one fdatasync ──► completions
@@ -105,7 +105,7 @@ pub struct Progress {
 }
 
 /// What the log tells, and asks, its surroundings. Hooks run under the log's locks, so they must
-/// not block, nor call the log.
+/// not block, nor call the log, but for one.
 #[derive(Clone)]
 pub struct Hooks {
     /// For ages and durations only; never decides what is written.
@@ -116,6 +116,9 @@ pub struct Hooks {
     pub synced: Arc<dyn Fn(Duration) + Send + Sync>,
     /// The log failed for good; the process has to stop.
     pub failed: Arc<dyn Fn(&Failure) + Send + Sync>,
+    /// Looks at the file system: whether the log may take so many bytes that it can do without.
+    /// Called without a lock, and may ask the system.
+    pub has_room_for: Arc<dyn Fn(u64) -> bool + Send + Sync>,
 }
 
 impl Default for Hooks {
@@ -127,11 +130,12 @@ impl Default for Hooks {
             flushed: Arc::new(|_| {}),
             synced: Arc::new(|_| {}),
             failed: Arc::new(|_| {}),
+            has_room_for: Arc::new(|_| true),
         }
     }
 }
 
-/// The log's folder in a data directory.
-pub fn directory(data_directory: &Path) -> std::path::PathBuf {
-    data_directory.join("wal")
+/// The log's folder in a data directory, or in the directory that it has to itself.
+pub fn directory(home: &Path) -> std::path::PathBuf {
+    home.join("wal")
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_store::AlarmKind;
 use holdfast_store::command::{Change, Command, LeaseCheckpoint, LeaseRemainder, LeaseRevoke};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -89,6 +90,10 @@ fn with_clock<R: Default>(desk: &LeaseDesk, work: impl FnOnce(&mut Clock) -> R) 
 }
 
 async fn revoke(desk: LeaseDesk, id: i64, term: u64) {
+    // It would be refused, and again as soon as it was.
+    while desk.shared.reader.is_raised(AlarmKind::Corrupt) {
+        tokio::time::sleep(TICK).await;
+    }
     let change = Change::LeaseRevoke(LeaseRevoke { id, decided_in_term: term });
     // Whatever came of it: if the lease is still there, it has not been revoked yet.
     if desk.port.propose(Command::from(change)).await.is_err() {

@@ -97,7 +97,8 @@ async fn a_failed_sync_reaches_the_callback_and_the_member() {
     let shared = Arc::new(files.clone());
     let failed = move |failure: &Failure| hook.lock().unwrap().push(failure.to_string());
     let sole = Arc::new(SoleMember::new(1));
-    let log = Log::open(shared, Path::new("/data"), Workers::Inline, false, sole, |_| {}, failed);
+    let told_of = Hooks { failed: Arc::new(failed), ..Hooks::default() };
+    let log = Log::open(shared, Path::new("/data"), Workers::Inline, false, sole, told_of);
     let mut log = log.expect("opens");
     files.fail_sync(1);
     let (done, confirmed) = callback();

@@ -22,7 +22,7 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::{EntryPayload, StorageHelper};
 
 use crate::config::NodeConfig;
-use crate::directory;
+use crate::directory::{self, Marks};
 use crate::error::OpenError;
 use crate::identity::{Identity, forced_cluster_id};
 use crate::log::Log;
@@ -44,7 +44,7 @@ impl Start<'_> {
         machine: Machine,
         identity: Identity,
     ) -> Result<Identity, OpenError> {
-        let mark = directory::forced(&self.config.data_directory, self.files)?;
+        let mark = directory::marks(&self.config.data_directory, self.files)?.forced;
         let is_forced = self.config.force_new_cluster;
         if !is_forced && mark.is_none() {
             return Ok(identity);
@@ -107,8 +107,9 @@ impl Start<'_> {
         Ok(identity)
     }
 
-    fn record(&self, identity: Identity, mark: Option<u64>) -> Result<(), OpenError> {
-        directory::record(&self.config.data_directory, self.files, identity, mark)
+    fn record(&self, identity: Identity, forced: Option<u64>) -> Result<(), OpenError> {
+        let marks = Marks { forced, log_apart: self.config.log_directory.is_some() };
+        directory::record(&self.config.data_directory, self.files, identity, marks)
     }
 }
 

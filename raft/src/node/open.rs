@@ -14,11 +14,13 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 
+use crate::apart;
 use crate::apply::Applier;
 use crate::barrier::Barriers;
-use crate::config::{ClusterState, Connection, Listen, NodeConfig, Seams, Workers};
+use crate::config::{ClusterState, Connection, Discover, Listen, NodeConfig, Seams, Workers};
 use crate::desk::MemberDesk;
 use crate::directory::{self, Directory};
+use crate::divergence::{Hasher, Inspector};
 use crate::error::OpenError;
 use crate::keeper::{Keeper, KeeperParts};
 use crate::lease::{LeaseDesk, answer_ports, keep_time};
@@ -38,11 +40,17 @@ use crate::propose::{Proposer, Raft};
 use crate::purge::{Holds, Purger};
 use crate::read_index::ReadIndexDesk;
 use crate::receive::Receiver;
+use crate::room::{Gauge, watch_room};
 use crate::rot::hand_over_when_rotten;
 use crate::shared::Shared;
+use crate::space::Watchman;
 use crate::stall::watch_disk;
 use crate::status::StatusCell;
+use crate::wal::Hooks;
 use crate::work::{Actor, run_apart};
+
+/// How often a member that asks for its cluster looks whether the others have told it.
+const BROUGHT: Duration = Duration::from_secs(1);
 
 /// Everything below openraft.
 struct Ground {
@@ -63,7 +71,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     };
     // A simulated file system has one user.
     let is_shared = seams.workers == Workers::Threads;
-    let lock = is_shared.then(|| directory::lock(&config.data_directory)).transpose()?;
+    let locks = if is_shared { apart::lock(&config)? } else { Vec::new() };
     let (plan, directory) = find_place(&config, &seams).await?;
     let ground = lay_ground(&config, &seams, &directory)?;
     let shared = ground.shared.clone();
@@ -99,6 +107,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     let members = MemberDesk::new(shared.clone(), raft.clone(), peers.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(observe(shared.clone(), raft.clone(), config.heartbeat_interval / 2));
+    let hasher = Arc::new(Hasher::new(shared.clone(), seams.workers));
+    let inspector = Inspector::new(shared.clone(), peers.clone(), hasher.clone());
+    spawn_comparisons(&mut tasks, &inspector, &shared, &config);
     let (stop_server, stopped) = oneshot::channel();
     let service = PeerServer::new(ServerParts {
         gate: peers.gate().clone(),
@@ -106,11 +117,17 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         shared: shared.clone(),
         leases: desk.clone(),
         read_index: read_index.clone(),
-        receiver: Arc::new(Receiver::new(machine.keeper.clone(), seams.workers)),
+        receiver: Arc::new(Receiver::new(
+            machine.keeper.clone(),
+            seams.workers,
+            shared.gauge.clone(),
+        )),
         members: members.clone(),
+        hasher,
     });
     tasks.spawn(serve(service, listener, config.election_timeout, stopped));
-    if !raft.is_initialized().await.map_err(Fatal::new)? {
+    let plan = complete(plan, &config, seams.discover, &raft).await?;
+    if !is_initialised(&raft).await? {
         found::found(&raft, &plan, &config, identity, &peers).await?;
     }
     let purger = Purger {
@@ -118,7 +135,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         taken: machine.keeper.taken(),
         holds,
         log: ground.facts,
+        wal: wal.clone(),
         catchup_entries: config.snapshot_catchup_entries,
+        gauge: shared.gauge.clone(),
     };
     tasks.spawn(purger.run());
     tasks.spawn(members.clone().admit());
@@ -128,6 +147,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     tasks.spawn(found::ask_again(plan, shared.clone(), peers.clone(), ready.subscribe()));
     tasks.spawn(hand_over_when_rotten(members.clone(), rotten, config.election_timeout));
     tasks.spawn(raise_level(shared.clone(), shared.open_port()));
+    let port = shared.open_port();
+    tasks.spawn(Watchman::new(shared.clone(), port, config.quota_bytes).run());
+    tasks.spawn(watch_room(shared.gauge.clone(), seams.workers));
     spawn_desks(&mut tasks, &raft, desk, read_index, peers, config.election_timeout);
     let attributes = attributes(&config, identity);
     tasks.spawn(publish(shared.open_port(), shared.clone(), attributes, ready.clone()));
@@ -144,8 +166,9 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
         wal,
         ready,
         election_timeout: config.election_timeout,
+        inspector,
         tasks: Mutex::new(Some((tasks, stop_server))),
-        _lock: lock,
+        _locks: locks,
     };
     Ok(Node { inner: Arc::new(inner) })
 }
@@ -168,6 +191,21 @@ fn spawn_desks(
     tasks.spawn(answer_ports(desk, peers));
 }
 
+/// The comparisons with other members that are asked for.
+fn spawn_comparisons(
+    tasks: &mut JoinSet<()>,
+    inspector: &Inspector,
+    shared: &Arc<Shared>,
+    config: &NodeConfig,
+) {
+    if let Some(every) = config.corrupt_check_time {
+        tasks.spawn(inspector.clone().compare_newest(shared.open_port(), every));
+    }
+    if let Some(every) = config.compact_hash_check_time {
+        tasks.spawn(inspector.clone().compare_compacted(shared.open_port(), every));
+    }
+}
+
 /// State, log, and those who own them.
 fn lay_ground(
     config: &NodeConfig,
@@ -175,8 +213,8 @@ fn lay_ground(
     directory: &Directory,
 ) -> Result<Ground, OpenError> {
     let identity = directory.identity;
-    if !directory.is_new && !Log::exists(&*seams.files, &config.data_directory)? {
-        return Err(OpenError::LogMissing(config.data_directory.display().to_string()));
+    if !directory.is_new && !Log::exists(&*seams.files, config.log_home())? {
+        return Err(OpenError::LogMissing(config.log_home().display().to_string()));
     }
     let mut options = Options::new(&config.data_directory);
     options.files = seams.files.clone();
@@ -193,6 +231,9 @@ fn lay_ground(
     if reader.removed_members().contains(&identity.member_id) {
         return Err(OpenError::Removed(identity.member_id));
     }
+    let gauge =
+        Gauge::new(seams.files.clone(), &config.data_directory, config.log_directory.as_deref());
+    gauge.look();
     let nonce = crate::runtime::generator().random();
     let status = StatusCell::new(identity.member_id, config.election_timeout);
     let shared = Arc::new(Shared::new(
@@ -202,16 +243,12 @@ fn lay_ground(
         config.max_request_bytes,
         status,
         reader,
+        gauge,
     ));
     let log = open_log(config, seams, directory, &shared)?;
     reach::check(maintainer.manifests().last(), log.ends(), identity.incarnation)?;
     let facts = log.facts();
-    let applier = Applier::new(
-        state,
-        shared.clone(),
-        config.warning_apply_duration,
-        seams.plants.apply_twice,
-    );
+    let applier = Applier::new(state, shared.clone(), config.warning_apply_duration, seams.plants);
     let applier = Actor::start("holdfast-apply", seams.workers, applier);
     let (keeper, keeping) = Keeper::new(KeeperParts {
         maintainer,
@@ -237,24 +274,32 @@ fn open_log(
 ) -> Result<Log, OpenError> {
     let failing = shared.clone();
     let counts = shared.counts.clone();
+    let gauge = shared.gauge.clone();
+    let told = Hooks {
+        synced: Arc::new(move |took| counts.wal_fsync.observe(took)),
+        failed: Arc::new(move |failure| failing.fail(Fatal::new(failure))),
+        has_room_for: Arc::new(move |bytes| {
+            gauge.look();
+            gauge.leaves_reserve(bytes)
+        }),
+        ..Hooks::default()
+    };
     let log = Log::open(
         seams.files.clone(),
-        &config.data_directory,
+        config.log_home(),
         seams.workers,
         config.unsafe_no_fsync,
         shared.sole.clone(),
-        move |took| counts.wal_fsync.observe(took),
-        move |failure| failing.fail(Fatal::new(failure)),
+        told,
     );
     let log = log.map_err(Fatal::new)?;
     if directory.is_new {
         if !log.is_unused() {
-            let shown = config.data_directory.display().to_string();
-            return Err(OpenError::IdentityMissing(shown));
+            return Err(apart::orphaned(config));
         }
         // Of a new member the flag asks nothing, nor does it later if it stays.
         let forced = config.force_new_cluster.then_some(0);
-        directory::record(&config.data_directory, &*seams.files, directory.identity, forced)?;
+        apart::record(config, &*seams.files, directory.identity, forced)?;
     }
     Ok(log)
 }
@@ -303,11 +348,20 @@ fn peer_urls(shared: &Arc<Shared>) -> Arc<dyn Fn(u64) -> Option<Vec<String>> + S
 /// or of one that joins it.
 async fn find_place(config: &NodeConfig, seams: &Seams) -> Result<(Plan, Directory), OpenError> {
     let found = directory::find(&config.data_directory, &*seams.files)?;
+    apart::check(config, &*seams.files, found)?;
     let plan = match found {
-        None if config.initial_cluster_state == ClusterState::Existing => {
-            join::plan(config, seams).await?
+        None => {
+            let config = match &seams.discover {
+                Some(discover) => &discovered(config, &**discover).await?,
+                None => config,
+            };
+            match config.initial_cluster_state {
+                ClusterState::Existing => join::plan(config, seams).await?,
+                ClusterState::New => plan::plan(config)?,
+            }
         }
-        None => plan::plan(config)?,
+        // Whom it founded its cluster with stands in its log; if it has not, it asks again.
+        Some(identity) if seams.discover.is_some() => Plan::of(identity),
         Some(identity) => match plan::plan(config) {
             Ok(plan) => plan,
             // The flags say nothing that still matters.
@@ -324,6 +378,55 @@ async fn find_place(config: &NodeConfig, seams: &Seams) -> Result<(Plan, Directo
         true => Err(OpenError::Removed(directory.identity.member_id)),
         false => Ok((plan, directory)),
     }
+}
+
+/// The settings with what is said elsewhere than in the flags, which may know this member by another
+/// name of its host.
+async fn discovered(config: &NodeConfig, discover: &dyn Discover) -> Result<NodeConfig, OpenError> {
+    let initial_cluster = discover.discover().await.map_err(OpenError::Discovery)?;
+    let mut config = NodeConfig { initial_cluster, ..config.clone() };
+    let own = config.initial_cluster.iter().find(|(name, _)| *name == config.name);
+    if let Some((_, urls)) = own {
+        config.initial_advertise_peer_urls = urls.clone();
+    }
+    Ok(config)
+}
+
+/// The plan, now that the log has been read: a member that stopped before its cluster was founded
+/// asks for it again, unless the others have founded it and bring it into the log meanwhile.
+async fn complete(
+    plan: Plan,
+    config: &NodeConfig,
+    discover: Option<Arc<dyn Discover>>,
+    raft: &Raft,
+) -> Result<Plan, OpenError> {
+    match discover {
+        Some(discover) if is_initialised(raft).await? => {
+            tracing::warn!(
+                wal_dir = %config.log_home().display(),
+                "{} is ignored since cluster already initialized; valid logs are found",
+                discover.what()
+            );
+            Ok(plan)
+        }
+        Some(discover) if plan.members.is_empty() => tokio::select! {
+            initialised = wait_initialised(raft) => initialised.map(|()| plan),
+            config = discovered(config, &*discover) => plan::plan(&config?),
+        },
+        _ => Ok(plan),
+    }
+}
+
+/// Whether the log holds a membership.
+async fn is_initialised(raft: &Raft) -> Result<bool, Fatal> {
+    raft.is_initialized().await.map_err(Fatal::new)
+}
+
+async fn wait_initialised(raft: &Raft) -> Result<(), OpenError> {
+    while !is_initialised(raft).await? {
+        tokio::time::sleep(BROUGHT).await;
+    }
+    Ok(())
 }
 
 /// openraft's settings. It campaigns after its lease, which is the longer election timeout, and a

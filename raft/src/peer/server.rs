@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use holdfast_proto::peer;
@@ -11,12 +12,15 @@ use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError,
     TransferLeaderRequest, VoteRequest, VoteResponse,
 };
+use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::desk::MemberDesk;
-use crate::entry::BatchBuilder;
+use crate::divergence::Hasher;
+use crate::entry::{BatchBuilder, Proposal};
+use crate::intake::{Lacks, Needs};
 use crate::lease::LeaseDesk;
 use crate::limits::PIPELINE_ENTRIES_MAX;
 use crate::peer::handshake::Gate;
@@ -41,6 +45,7 @@ pub(crate) struct ServerParts {
     pub(crate) read_index: Arc<ReadIndexDesk>,
     pub(crate) receiver: Arc<Receiver>,
     pub(crate) members: MemberDesk,
+    pub(crate) hasher: Arc<Hasher>,
 }
 
 /// The gRPC service.
@@ -342,10 +347,44 @@ impl peer_server::Peer for PeerServer {
         let vote = vote_to_wire(&answer.map_err(stopped)?.vote);
         Ok(Response::new(peer::CheckpointInstalled { vote: Some(vote) }))
     }
+
+    async fn hash(
+        &self,
+        request: Request<peer::HashRequest>,
+    ) -> Result<Response<peer::HashResponse>, Status> {
+        let asked = self.admit(request)?;
+        Ok(Response::new(self.parts.hasher.answer(asked).await))
+    }
 }
 
 /// How long the last answers of a stream may take once nothing more comes in.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// What this member has no room for, if there is such a thing in a parcel. The follower answers for
+/// that, and offers the rest again.
+fn lacks_room_for(shared: &Shared, parcel: &peer::ForwardRequest) -> Option<Lacks> {
+    let gauge = &shared.gauge;
+    if !gauge.is_short() {
+        return None;
+    }
+    let needs = |proposal: &Bytes| {
+        Proposal::decode(proposal.clone()).ok().map(|proposal| Needs::of(&proposal.command))
+    };
+    let is_kept_out = |needs: Needs| !gauge.lets_in(needs);
+    let mut kept_out = parcel.proposals.iter().filter_map(needs).filter(|n| is_kept_out(*n));
+    kept_out.next()?;
+    Some(if is_kept_out(Needs::Log) { Lacks::Log } else { Lacks::Room })
+}
+
+fn refused(batch: u64, lacks: Option<Lacks>) -> peer::ForwardResponse {
+    use peer::forward_response::Lacks as Wire;
+    let lacks = match lacks {
+        None => Wire::Nothing,
+        Some(Lacks::Room) => Wire::Room,
+        Some(Lacks::Log) => Wire::Log,
+    };
+    peer::ForwardResponse { batch, refused: true, log_id: None, lacks: lacks as i32 }
+}
 
 /// Proposes what one follower forwards, and tells it what became of it.
 async fn take_forwarded(
@@ -359,22 +398,26 @@ async fn take_forwarded(
     while let Ok(Some(parcel)) = input.message().await {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let Ok(slot) = answers.clone().reserve_owned().await else { return };
+        let batch = parcel.batch;
+        let lacks = lacks_room_for(&shared, &parcel);
+        if shared.has_stopped() || lacks.is_some() {
+            slot.send(refused(batch, lacks));
+            continue;
+        }
         let mut builder = BatchBuilder::new(shared.level());
         for proposal in &parcel.proposals {
             builder.push(proposal);
         }
-        let batch = parcel.batch;
-        if shared.has_stopped() {
-            slot.send(peer::ForwardResponse { batch, refused: true, log_id: None });
-            continue;
-        }
         let teller = Teller::new(move |fate| {
-            let log_id = match fate {
-                Fate::Committed(log_id) => Some(log_id_to_wire(&log_id)),
-                Fate::Refused | Fate::Unknown => None,
-            };
-            let refused = fate == Fate::Refused;
-            slot.send(peer::ForwardResponse { batch, refused, log_id });
+            slot.send(match fate {
+                Fate::Committed(log_id) => {
+                    let log_id = Some(log_id_to_wire(&log_id));
+                    peer::ForwardResponse { batch, log_id, ..Default::default() }
+                }
+                Fate::Unknown => peer::ForwardResponse { batch, ..Default::default() },
+                Fate::Refused => refused(batch, None),
+                Fate::NoRoom(lacks) => refused(batch, Some(lacks)),
+            });
             drop(permit);
         });
         if raft.client_write_ff(builder.finish(), Some(WriteResponder::new(teller))).await.is_err()

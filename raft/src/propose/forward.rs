@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use crate::intake::Lacks;
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_PROPOSALS_MAX, PIPELINE_ENTRIES_MAX};
 use crate::peer::Gate;
 use crate::propose::Fate;
@@ -161,8 +162,13 @@ impl Exchange {
         if self.sent.remove(&answer.batch).is_none() {
             return;
         }
+        use peer::forward_response::Lacks as Wire;
         let fate = match &answer.log_id {
-            _ if answer.refused => Fate::Refused,
+            _ if answer.refused => match answer.lacks() {
+                Wire::Room => Fate::NoRoom(Lacks::Room),
+                Wire::Log => Fate::NoRoom(Lacks::Log),
+                Wire::Nothing => Fate::Refused,
+            },
             Some(log_id) => Fate::Committed(log_id_from_wire(log_id)),
             None => Fate::Unknown,
         };

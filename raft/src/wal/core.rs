@@ -5,6 +5,8 @@
 //! begin: drain, encode, (new segment), write     finish: sync, then the mark moves, completions
 //! idle:  a group that carries the mark and what rides along, written and not synced
 //! ```
+//!
+//! A group that finds no room on the disk waits for some; any other error is final.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +108,10 @@ pub struct WalCore {
     /// Something was written since the last sync.
     unsynced: bool,
     step: Step,
+    /// What found no room, and the state before it; nothing else is written before it is.
+    stuck: Option<(Batch, State)>,
+    /// It was said that something is stuck.
+    waits_for_room: bool,
 }
 
 impl WalCore {
@@ -114,8 +120,18 @@ impl WalCore {
         // A segment's header is a mark for all that is before it.
         let mark_written = active.end == FIRST_GROUP;
         let builder = GroupBuilder::default();
-        let step = Step::Nothing;
-        Self { shared, active, builder, state, mark, mark_written, unsynced: false, step }
+        Self {
+            shared,
+            active,
+            builder,
+            state,
+            mark,
+            mark_written,
+            unsynced: false,
+            step: Step::Nothing,
+            stuck: None,
+            waits_for_room: false,
+        }
     }
 
     /// The handle on this log.
@@ -144,11 +160,31 @@ impl WalCore {
     /// there is anything to finish.
     pub fn begin(&mut self) -> bool {
         assert!(matches!(self.step, Step::Nothing), "finish() follows begin()");
-        if !self.shared.queue().wants_write() {
-            return false;
-        }
-        self.step = self.write_queued();
-        true
+        self.step = match self.stuck.take() {
+            Some((batch, before)) => self.write_batch(batch, before),
+            None if !self.shared.queue().wants_write() => return false,
+            None => self.write_queued(),
+        };
+        !matches!(self.step, Step::Nothing)
+    }
+
+    /// Whether what was to be written found no room. Then [`Self::begin`] is to be called again
+    /// after a while, however little is queued.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.is_some()
+    }
+
+    /// Whether the log was closed or has failed.
+    pub(super) fn has_ended(&self) -> bool {
+        let queue = self.shared.queue();
+        queue.closed || queue.failure.is_some()
+    }
+
+    /// Gives up what found no room, at the end.
+    pub(super) fn give_up(&mut self) -> Completions {
+        let callbacks = self.stuck.take().map_or(Vec::new(), |(batch, _)| batch.completions);
+        let failure = Failure("it was closed, or failed, while it waited for room".into());
+        Completions { callbacks, result: Err(failure) }
     }
 
     /// Makes durable what [`Self::begin`] wrote. The first failure is final.
@@ -177,7 +213,8 @@ impl WalCore {
                 Step::Written { callbacks, cost } => {
                     assert!(callbacks.is_empty() && cost == 0, "riders wait for nothing");
                 }
-                Step::Nothing => unreachable!("a group is written or fails"),
+                // There is no room for it.
+                Step::Nothing => break,
             }
         }
         Completions { callbacks: Vec::new(), result: Ok(()) }
@@ -190,7 +227,7 @@ impl WalCore {
     }
 
     fn is_idle_work(&self, queue: &Queue) -> bool {
-        let idle = queue.failure.is_none() && !queue.wants_write();
+        let idle = queue.failure.is_none() && !queue.wants_write() && self.stuck.is_none();
         idle && (!self.mark_written || queue.has_riders(self.state.next_index()))
     }
 
@@ -211,7 +248,19 @@ impl WalCore {
 
     fn write_batch(&mut self, batch: Batch, before: State) -> Step {
         match self.write_group(&batch.records, before) {
-            Ok(()) => Step::Written { callbacks: batch.completions, cost: batch.cost },
+            Ok(()) => {
+                if std::mem::take(&mut self.waits_for_room) {
+                    tracing::info!("there is room for the log again");
+                }
+                Step::Written { callbacks: batch.completions, cost: batch.cost }
+            }
+            Err(error) if error.is_want_of_room() => {
+                if !std::mem::replace(&mut self.waits_for_room, true) {
+                    tracing::warn!(%error, "no room for the log; it waits for some");
+                }
+                self.stuck = Some((batch, before));
+                Step::Nothing
+            }
             Err(error) => {
                 let Completions { callbacks, result } = self.fail(batch.completions, &error);
                 let failure = result.expect_err("it failed");
@@ -250,25 +299,37 @@ impl WalCore {
             back_link: self.active.link,
             state,
         };
+        let draft = self.make_segment(origin)?;
         let shared = &self.shared;
-        let (files, directory) = (&*shared.files, &*shared.directory);
-        let full = shared.options.segment_bytes;
-        let needed = FIRST_GROUP + self.builder.length();
-        let spare = if needed <= full { shared.upkeep().spares.pop_front() } else { None };
-        let draft = match spare {
-            Some(spare) => Draft::from_spare(files, spare, origin, full)?,
-            None => {
-                let length = needed.max(full.min(SHORT_SEGMENT_BYTES));
-                Draft::create(files, directory, origin, length)?
-            }
-        };
-        draft.publish(files, directory, !shared.options.unsafe_no_fsync)?;
         self.active = Active::new(origin.segment, &draft);
         self.mark = self.active.mark();
         self.mark_written = true;
         shared.places_mut().add_segment(origin.segment, draft.file.clone(), FIRST_GROUP);
         shared.request_upkeep(|_| {});
         Ok(())
+    }
+
+    /// The file of a new segment, under its name.
+    fn make_segment(&self, origin: Origin) -> Result<Draft, WalError> {
+        let Shared { files, directory, options, hooks, .. } = &*self.shared;
+        let full = options.segment_bytes;
+        // Nothing takes more room at once, so whoever watches the disk is to know soon.
+        (hooks.has_room_for)(full);
+        let needed = FIRST_GROUP + self.builder.length();
+        let spare = if needed <= full { self.shared.upkeep().spares.pop_front() } else { None };
+        let draft = match spare {
+            Some(spare) => Draft::from_spare(&**files, spare, origin, full)?,
+            None => {
+                // Whoever waits for room takes no more than is needed, however often it is tried.
+                let length = match self.waits_for_room {
+                    true => needed,
+                    false => needed.max(full.min(SHORT_SEGMENT_BYTES)),
+                };
+                Draft::create(&**files, directory, origin, length, needed)?
+            }
+        };
+        draft.publish(&**files, directory, !options.unsafe_no_fsync)?;
+        Ok(draft)
     }
 
     fn sync(&mut self) -> Result<(), WalError> {

@@ -13,7 +13,7 @@ use futures_util::future::{Either, select};
 
 use super::core::WalCore;
 use super::handle::{Shared, Wal};
-use super::limits::IDLE_BEFORE_MARK;
+use super::limits::{IDLE_BEFORE_MARK, ROOM_PAUSE};
 use super::queue::Sleep;
 use super::upkeep::Maintenance;
 
@@ -55,11 +55,21 @@ enum Wake {
 
 fn run_writer(mut core: WalCore) {
     loop {
+        if core.is_stuck() {
+            if has_ended_within(&core, ROOM_PAUSE) {
+                return core.give_up().fire();
+            }
+            core.step().fire();
+            continue;
+        }
         let limit = core.has_idle_work().then_some(IDLE_BEFORE_MARK);
         match wait_for_work(&core, limit) {
             Wake::Work => core.step().fire(),
             Wake::Idle => core.idle().fire(),
-            Wake::Closed => return core.idle().fire(),
+            Wake::Closed => {
+                core.idle().fire();
+                return core.give_up().fire();
+            }
         }
     }
 }
@@ -97,6 +107,22 @@ fn wait_for_work(core: &WalCore, limit: Option<Duration>) -> Wake {
     }
 }
 
+/// Whether the log is closed or has failed before `pause` is over.
+fn has_ended_within(core: &WalCore, pause: Duration) -> bool {
+    let end = Instant::now() + pause;
+    let mut queue = core.shared.queue();
+    // What is queued meanwhile waits behind what found no room.
+    queue.sleep = Sleep::Awake;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if queue.closed || queue.failure.is_some() || left.is_zero() {
+            return queue.closed || queue.failure.is_some();
+        }
+        let lock = "a panic under this lock stops the process";
+        queue = core.shared.work.wait_timeout(queue, left).expect(lock).0;
+    }
+}
+
 fn run_maintenance(mut maintenance: Maintenance) {
     let shared = maintenance.shared.clone();
     loop {
@@ -125,6 +151,14 @@ pub trait Pace {
 pub async fn drive(mut core: WalCore, mut maintenance: Maintenance, pace: impl Pace) {
     loop {
         while maintenance.step() {}
+        if core.is_stuck() {
+            pace.sleep(ROOM_PAUSE).await;
+            if core.has_ended() {
+                return core.give_up().fire();
+            }
+            core.step().fire();
+            continue;
+        }
         let limit = core.has_idle_work();
         let (shared, next) = (core.shared.clone(), core.next_index());
         let work = WorkReady { shared, next, resting: !limit };
@@ -143,7 +177,10 @@ pub async fn drive(mut core: WalCore, mut maintenance: Maintenance, pace: impl P
                 core.finish().fire();
             }
             Wake::Idle => core.idle().fire(),
-            Wake::Closed => return core.idle().fire(),
+            Wake::Closed => {
+                core.idle().fire();
+                return core.give_up().fire();
+            }
         }
     }
 }

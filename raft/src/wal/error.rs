@@ -51,6 +51,14 @@ impl WalError {
         let path = path.to_owned();
         move |source| Self::Io { operation, path, source }
     }
+
+    /// Whether a write found no room. Nothing is lost by that, unlike by a sync that fails for
+    /// whatever reason: it can be tried again.
+    pub(super) fn is_want_of_room(&self) -> bool {
+        let Self::Io { operation, source, .. } = self else { return false };
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        *operation != "sync" && full.contains(&source.kind())
+    }
 }
 
 /// Where and how a file differs from what was written and flushed.
@@ -91,7 +99,7 @@ impl fmt::Display for FrameName {
     }
 }
 
-/// The first failed write or fsync. Final: the process has to stop, because a failed fsync says
+/// The first failed fsync, or write, but for want of room. Final: the process has to stop, because a failed fsync says
 /// nothing about which bytes reached the disk, and a second one would not tell either.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the WAL failed and takes no more writes: {0}")]

@@ -292,6 +292,11 @@ impl Wal {
         self.shared.log().state
     }
 
+    /// The first index such that it and all that is written above it take about `bytes` on disk.
+    pub fn start_within(&self, bytes: u64) -> Option<u64> {
+        self.shared.places().start_within(bytes)
+    }
+
     /// The entries `start <= index < end` that exist: all of them, as of one moment.
     pub fn entries(&self, start: u64, end: u64) -> Result<Vec<Entry>, WalError> {
         self.entries_limited(start, end, u64::MAX)

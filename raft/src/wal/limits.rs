@@ -44,6 +44,9 @@ pub const POINT_DISTANCE: u64 = 64 << 10;
 /// How long the log is idle before a group without records tells what was flushed.
 pub const IDLE_BEFORE_MARK: Duration = Duration::from_millis(20);
 
+/// How long the writer waits before it tries again what found no room.
+pub const ROOM_PAUSE: Duration = Duration::from_millis(100);
+
 /// Zeros written at once while a segment is prepared.
 pub const ZERO_BYTES: usize = 1 << 20;
 

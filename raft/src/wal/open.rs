@@ -84,7 +84,8 @@ pub fn open(
 ) -> Result<Opened, WalError> {
     assert!(options.segment_bytes.is_multiple_of(SECTOR), "segments are whole sectors");
     assert!(options.segment_bytes >= SECTOR * 2, "a segment holds a group");
-    let listing = list(&*files, directory, options)?;
+    let mut listing = list(&*files, directory, options)?;
+    let next_spare = listing.spares.iter().max().map_or(0, |number| number + 1);
     let found = find_segments(&*files, directory, &listing)?;
     let (mut replay, origin) = match found.last() {
         Some(_) => continue_from(directory, &found)?,
@@ -92,11 +93,13 @@ pub fn open(
     };
     let active = match found.last() {
         Some(last) if replay.unused => go_on_in(&*files, directory, options, last)?,
-        _ => write_fresh(&*files, directory, options, &mut replay, origin)?,
+        _ => {
+            let spares = &mut listing.spares;
+            write_fresh(&*files, directory, options, &mut replay, origin, spares)?
+        }
     };
     let torn = replay.torn.take();
     let state = replay.state;
-    let next_spare = listing.spares.iter().max().map_or(0, |number| number + 1);
     let (directory, log) = (directory.to_owned(), (shown(state), replay.places));
     let shared = Shared::new(files, directory, options, hooks, log);
     for number in &listing.spares {
@@ -231,21 +234,31 @@ fn go_on_in(
     })
 }
 
-/// Makes the segment to go on in, with the records that were above the mark.
+/// Makes the segment to go on in, with the records that were above the mark. Of a spare if there is
+/// one, since nothing else may be left of a full disk.
 fn write_fresh(
     files: &dyn Files,
     directory: &Path,
     options: WalOptions,
     replay: &mut Replay,
     origin: Option<Origin>,
+    spares: &mut Vec<u64>,
 ) -> Result<Active, WalError> {
     let first = Origin { segment: 1, previous_end: 0, back_link: 0, state: State::default() };
     let origin = origin.unwrap_or(first);
     let pending = std::mem::take(&mut replay.pending);
     let copied: u64 = pending.iter().map(|group| group.end - group.place.offset).sum();
-    let short = options.segment_bytes.min(SHORT_SEGMENT_BYTES);
-    let length = short.max(FIRST_GROUP + copied);
-    let draft = Draft::create(files, directory, origin, length)?;
+    let (full, needed) = (options.segment_bytes, FIRST_GROUP + copied);
+    let draft = match spares.pop() {
+        Some(spare) if needed <= full => {
+            Draft::from_spare(files, segment::spare_path(directory, spare), origin, full)?
+        }
+        unused => {
+            spares.extend(unused);
+            let length = full.min(SHORT_SEGMENT_BYTES).max(needed);
+            Draft::create(files, directory, origin, length, needed)?
+        }
+    };
     let mut active = Active::new(origin.segment, &draft);
     replay.places.add_segment(origin.segment, draft.file.clone(), FIRST_GROUP);
     copy_groups(directory, &mut active, replay, &pending)?;

@@ -86,8 +86,24 @@ pub(super) struct Origin {
 }
 
 impl Draft {
-    /// Makes a file full of zeros.
+    /// Makes a file full of zeros: of `length`, or of `needed` where there is no room for that.
     pub(super) fn create(
+        files: &dyn Files,
+        directory: &Path,
+        origin: Origin,
+        length: u64,
+        needed: u64,
+    ) -> Result<Self, WalError> {
+        assert!(needed <= length, "what is needed is a part of it");
+        match Self::create_exactly(files, directory, origin, length) {
+            Err(error) if error.is_want_of_room() => {
+                Self::create_exactly(files, directory, origin, needed)
+            }
+            created => created,
+        }
+    }
+
+    fn create_exactly(
         files: &dyn Files,
         directory: &Path,
         origin: Origin,
@@ -95,11 +111,9 @@ impl Draft {
     ) -> Result<Self, WalError> {
         let path = temporary_path(directory, origin.segment);
         let file = files.create(&path).map_err(WalError::io("create", &path))?;
-        let mut filled = 0;
-        while filled < length {
-            filled += write_zeros(&*file, &path, filled, length)?;
-        }
-        Self::begin(path, file, origin, length)
+        let filled = fill(&*file, &path, length);
+        let draft = filled.and_then(|()| Self::begin(path.clone(), file, origin, length));
+        draft.inspect_err(|_| discard(files, &path))
     }
 
     /// Takes a spare.
@@ -138,11 +152,29 @@ impl Draft {
             self.file.sync_data().map_err(WalError::io("sync", &self.path))?;
         }
         let path = path(directory, self.segment);
-        files.rename(&self.path, &path).map_err(WalError::io("rename", &self.path))?;
+        if let Err(error) = files.rename(&self.path, &path) {
+            discard(files, &self.path);
+            return Err(WalError::io("rename", &self.path)(error));
+        }
         if syncs {
             files.sync_directory(directory).map_err(WalError::io("sync", directory))?;
         }
         Ok(())
+    }
+}
+
+fn fill(file: &dyn File, path: &Path, length: u64) -> Result<(), WalError> {
+    let mut filled = 0;
+    while filled < length {
+        filled += write_zeros(file, path, filled, length)?;
+    }
+    Ok(())
+}
+
+/// Removes a file that came to nothing, for its room, and so that its name is free.
+pub(super) fn discard(files: &dyn Files, path: &Path) {
+    if let Err(error) = files.remove(path) {
+        tracing::warn!(%error, path = %path.display(), "cannot remove a half-made file");
     }
 }
 

@@ -59,7 +59,10 @@ impl Maintenance {
     }
 
     fn work(&mut self) -> Result<bool, WalError> {
-        Ok(self.remove_segment()? || self.note_newest()? || self.fill_spare()?)
+        Ok(self.remove_segment()?
+            || self.note_newest()?
+            || self.remove_spare()?
+            || self.fill_spare()?)
     }
 
     fn handle(&mut self, error: &WalError) {
@@ -72,13 +75,18 @@ impl Maintenance {
             return;
         }
         tracing::warn!(%error, "upkeep of WAL segments pauses");
+        self.leave_spare();
+    }
+
+    /// Gives up the spare that is being filled, until something is asked for; there is no more to
+    /// do until then.
+    fn leave_spare(&mut self) -> bool {
         self.paused = true;
         if let Some(filling) = self.filling.take() {
             let path = segment::spare_temporary_path(&self.shared.directory, filling.number);
-            if let Err(error) = self.shared.files.remove(&path) {
-                tracing::warn!(%error, path = %path.display(), "cannot remove a half-made spare");
-            }
+            segment::discard(&*self.shared.files, &path);
         }
+        false
     }
 
     fn remove_segment(&mut self) -> Result<bool, WalError> {
@@ -124,7 +132,7 @@ impl Maintenance {
         let mut recycled = false;
         // An attempt that failed may have had its effect all the same.
         if files.exists(&path).map_err(WalError::io("look for", &path))? {
-            let wanted = self.shared.upkeep().spares.len() < options.spare_segments_max;
+            let wanted = self.shared.upkeep().spares.len() < self.spares_max();
             let unread = Arc::strong_count(file) == 1;
             let length = file.length().map_err(WalError::io("measure", &path))?;
             recycled = wanted
@@ -137,6 +145,24 @@ impl Maintenance {
         }
         self.sync_directory()?;
         Ok(recycled)
+    }
+
+    /// How many spares there may be: none below the reserve, where a checkpoint needs their room. It is
+    /// what gives room back; the log takes little at a time for itself.
+    fn spares_max(&self) -> usize {
+        let Shared { options, hooks, .. } = &*self.shared;
+        if (hooks.has_room_for)(0) { options.spare_segments_max } else { 0 }
+    }
+
+    /// Gives back a spare that there is no room for.
+    fn remove_spare(&mut self) -> Result<bool, WalError> {
+        if self.paused || self.shared.upkeep().spares.is_empty() || self.spares_max() > 0 {
+            return Ok(false);
+        }
+        let Some(spare) = self.shared.upkeep().spares.pop_back() else { return Ok(false) };
+        self.shared.files.remove(&spare).map_err(WalError::io("remove", &spare))?;
+        self.sync_directory()?;
+        Ok(true)
     }
 
     /// Notes the newest segment, whose name has been durable since before anyone was told of it.
@@ -152,10 +178,10 @@ impl Maintenance {
     }
 
     fn fill_spare(&mut self) -> Result<bool, WalError> {
-        let Shared { files, directory, options, .. } = &*self.shared;
+        let Shared { files, directory, options, hooks, .. } = &*self.shared;
         let wanted = self.shared.upkeep().spares.len() < options.spare_segments;
         let Some(filling) = &mut self.filling else {
-            if !wanted || self.paused {
+            if !wanted || self.paused || !(hooks.has_room_for)(options.segment_bytes) {
                 return Ok(false);
             }
             let number = self.next_spare;
@@ -167,6 +193,9 @@ impl Maintenance {
         };
         let path = segment::spare_temporary_path(directory, filling.number);
         if filling.filled < options.segment_bytes {
+            if !(hooks.has_room_for)(options.segment_bytes - filling.filled) {
+                return Ok(self.leave_spare());
+            }
             filling.filled +=
                 segment::write_zeros(&*filling.file, &path, filling.filled, options.segment_bytes)?;
             // Piece by piece: the log's own fsyncs would have to wait for the whole file.

@@ -54,13 +54,107 @@ fn a_failed_sync_fails_everyone_for_ever() {
 }
 
 #[test]
-fn a_write_without_space_fails_everyone() {
+fn a_write_without_room_waits_for_some() {
     let mut log = Harness::open(&MemoryFiles::new(3)).unwrap();
     log.files.fill_up_after(600);
     log.append([entry(1, 0, 1000)]);
     log.step();
-    assert_eq!((log.succeeded(), log.failed.lock().unwrap().len()), (0, 1));
-    assert_refuses(&log);
+    log.append([entry(1, 1, 10)]);
+    log.wal.save_committed(id(1, 0)).unwrap();
+    log.step();
+    assert!(log.core.is_stuck() && !log.core.has_idle_work());
+    assert!(log.wal.unflushed().bytes > 1000, "callers are made to wait");
+    assert_eq!((log.succeeded(), log.failed.lock().unwrap().len()), (0, 0));
+    log.files.heal();
+    log.step();
+    log.step();
+    assert_eq!((log.succeeded(), log.core.is_stuck()), (2, false));
+    let again = open_on(&log.files.power_cut()).unwrap();
+    assert_eq!(Model::of(&again.wal), Model::of(&log.wal));
+}
+
+/// However often a segment finds no room, what is before it is whole, and it comes to be at last.
+#[test]
+fn a_segment_without_room_waits_for_some() {
+    for refuse_names in [false, true] {
+        let mut log = Harness::open(&MemoryFiles::new(3)).unwrap();
+        for index in 0..20 {
+            if refuse_names {
+                log.files.refuse_names(false)
+            } else {
+                log.files.fill_up_after(1500)
+            }
+            log.append([entry(1, index, 900)]);
+            log.step();
+            log.step();
+            let cut = open_on(&log.files.power_cut()).expect("whole");
+            let flushed = log.wal.flushed_index();
+            assert!(cut.wal.state().last.map(|last| last.index) >= flushed, "entry {index}");
+            log.files.heal();
+            log.step();
+            assert_eq!(log.wal.flushed_index(), Some(index));
+        }
+        assert!(segments(&log.files) > 4);
+        let again = open_on(&log.files.power_cut()).unwrap();
+        assert_eq!(Model::of(&again.wal), Model::of(&log.wal));
+    }
+}
+
+#[test]
+fn what_waits_for_room_is_told_that_the_log_was_closed() {
+    let files = MemoryFiles::new(3);
+    let Opened { wal, core, maintenance, .. } = open_on(&files).unwrap();
+    files.fill_up_after(0);
+    let threads = WalThreads::spawn(core, maintenance).unwrap();
+    let (sender, told) = std::sync::mpsc::channel();
+    let completion = Box::new(move |result: Result<(), Failure>| sender.send(result).unwrap());
+    wal.append([entry(1, 0, 100)], completion).unwrap();
+    drop(threads);
+    assert!(told.recv().unwrap().is_err());
+}
+
+#[test]
+fn a_full_disk_is_opened_with_a_spare_or_with_what_is_needed() {
+    let mut log = purged();
+    log.wal.allow_removal_below(29);
+    while log.maintenance.step() {}
+    log.idle();
+    let held = Model::of(&log.wal);
+    let spares = |files: &MemoryFiles| {
+        let is_spare = |path: &std::path::PathBuf| path.to_str().unwrap().contains("spare-");
+        files.paths().into_iter().filter(is_spare).collect::<Vec<_>>()
+    };
+    let files = log.files.copy();
+    let before = spares(&files).len();
+    assert!(before > 0);
+    // The header of a segment.
+    files.fill_up_after(512);
+    let again = open_on(&files).expect("a spare is there");
+    assert_eq!(Model::of(&again.wal), held);
+    assert_eq!(spares(&files).len(), before - 1);
+
+    let files = log.files.copy();
+    for spare in spares(&files) {
+        holdfast_store::files::Files::remove(&files, &spare).unwrap();
+    }
+    files.fill_up_after(2048);
+    let again = open_on(&files).expect("a segment need not have its usual length");
+    assert_eq!(Model::of(&again.wal), held);
+}
+
+#[test]
+fn no_spare_is_made_of_the_reserve() {
+    let files = MemoryFiles::new(3);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asking = asked.clone();
+    // Room for a part of one.
+    let has_room_for = Arc::new(move |_| asking.fetch_add(1, Ordering::Relaxed) < 1);
+    let hooks = Hooks { has_room_for, ..Hooks::default() };
+    let Opened { mut maintenance, .. } =
+        open(Arc::new(files.clone()), Path::new(DIRECTORY), options(), hooks).unwrap();
+    while maintenance.step() {}
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert!(!files.paths().iter().any(|path| path.to_str().unwrap().contains("spare")));
 }
 
 #[test]
@@ -120,6 +214,23 @@ fn a_segment_that_cannot_be_recycled_is_removed() {
     log.wal.allow_removal_below(29);
     while log.maintenance.step() {}
     assert!(segments(&log.files) < before - 1);
+}
+
+#[test]
+fn without_room_no_spare_is_kept() {
+    let mut log = purged();
+    log.wal.allow_removal_below(29);
+    while log.maintenance.step() {}
+    let spares = |files: &MemoryFiles| {
+        files.paths().iter().filter(|path| path.to_str().unwrap().contains("spare-")).count()
+    };
+    let files = log.files.copy();
+    assert!(spares(&files) > 1, "{:?}", files.paths());
+    let hooks = Hooks { has_room_for: Arc::new(|_| false), ..Hooks::default() };
+    let Opened { mut maintenance, .. } =
+        open(Arc::new(files.clone()), Path::new(DIRECTORY), options(), hooks).unwrap();
+    while maintenance.step() {}
+    assert_eq!(spares(&files), 0);
 }
 
 #[test]

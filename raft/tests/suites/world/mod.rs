@@ -1,8 +1,5 @@
 //! Members in one process, on one thread and a paused clock, joined by byte streams in memory.
 
-// Each suite uses a part of it.
-#![allow(dead_code)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -11,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_raft::{
-    Applied, ClusterState, Connect, Connection, Listen, Node, NodeConfig, OpenError, Plants, Port,
-    ProposeError, Seams, Workers,
+    Applied, ClusterState, Connect, Connection, Discover, Listen, Node, NodeConfig, OpenError,
+    Plants, Port, ProposeError, Seams, Workers,
 };
 use holdfast_store::BackendKind;
 use holdfast_store::command::{Change, Command, Put};
@@ -100,6 +97,8 @@ pub struct World {
     pub configs: Vec<NodeConfig>,
     pub files: Vec<Arc<dyn Files>>,
     pub nodes: Vec<Option<Node>>,
+    pub plants: Vec<Plants>,
+    pub discover: Option<Arc<dyn Discover>>,
 }
 
 impl World {
@@ -124,6 +123,8 @@ impl World {
             configs: (0..members).map(config).collect(),
             files: (0..members).map(|_| fresh_files()).collect(),
             nodes: vec![None; members],
+            plants: vec![Plants::default(); members],
+            discover: None,
         }
     }
 
@@ -141,6 +142,7 @@ impl World {
         self.configs.push(config);
         self.files.push(fresh_files());
         self.nodes.push(None);
+        self.plants.push(Plants::default());
         i
     }
 
@@ -168,7 +170,8 @@ impl World {
             workers: Workers::Inline,
             connector: Arc::new(MemoryConnect { own: url.clone(), net: self.net.clone() }),
             listener: Some(Box::new(MemoryListen { connections })),
-            plants: Plants::default(),
+            discover: self.discover.clone(),
+            plants: self.plants[i],
         };
         self.nodes[i] = Some(Node::open(config, seams).await?);
         Ok(())

@@ -1,12 +1,10 @@
 //! What outlives a process: acknowledged writes, votes, identities; and what brings a member back.
 
-mod world;
-
 use std::sync::Arc;
 
+use crate::world::{World, put_on, put_until_done, within};
 use holdfast_raft::OpenError;
 use holdfast_store::files::MemoryFiles;
-use world::{World, put_on, put_until_done, within};
 
 #[tokio::test(start_paused = true)]
 async fn one_member_finds_everything_again() {

@@ -1,18 +1,16 @@
 //! Directories filled with a history from elsewhere: whole or refused, and members of one cluster
 //! only if they hold the same.
 
-mod world;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{World, put_on, within};
 use holdfast_raft::{Founded, Founding, NodeConfig, OpenError, Seams, TcpConnect, Workers};
 use holdfast_store::files::memory::Unsynced;
 use holdfast_store::files::{Files, MemoryFiles};
 use holdfast_store::record::encode_put;
 use holdfast_store::{BackendKind, Imported, Record, RecordKind, Revision};
-use world::{World, put_on, within};
 
 const RECORDS: i64 = 20;
 
@@ -24,6 +22,7 @@ fn seams(files: &MemoryFiles) -> Seams {
         workers: Workers::Inline,
         connector: Arc::new(TcpConnect),
         listener: None,
+        discover: None,
         plants: Default::default(),
     }
 }
@@ -117,4 +116,23 @@ async fn members_with_different_histories_are_of_different_clusters() {
     assert_eq!(put.outcome.revision, 2 + RECORDS);
     let stranger = tokio::time::timeout(Duration::from_secs(60), world.node(2).wait_ready()).await;
     assert!(stranger.is_err() && world.node(2).reader().revision() == 1 + RECORDS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_log_may_lie_apart() {
+    let mut config = World::new(1).configs[0].clone();
+    config.log_directory = Some("/log".into());
+    let files = MemoryFiles::new();
+    files.create_directory(Path::new("/log/full")).expect("memory");
+    let refused = import(&files, &config, "v").expect_err("it holds something");
+    assert!(refused.contains("/log") && refused.contains("not empty"), "{refused}");
+    files.remove_directory(Path::new("/log/full")).expect("memory");
+    import(&files, &config, "v").expect("nothing is in the way");
+    assert!(!files.exists(Path::new("/m0/wal")).expect("memory"));
+    let mut world = world_on(&files);
+    let refused = world.start(0).await.expect_err("its log lies apart");
+    assert!(matches!(refused, OpenError::LogApart(_)), "{refused}");
+    world.configs[0].log_directory = config.log_directory;
+    world.start(0).await.expect("whole");
+    assert_eq!(world.node(0).reader().revision(), 1 + RECORDS);
 }

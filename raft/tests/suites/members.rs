@@ -1,16 +1,14 @@
 //! Members that come, go, learn and are promoted, while leaders change and members restart.
 
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{World, put_on, put_until_done, within};
 use holdfast_raft::{ClusterState, Member, MemberError, MemberRefusal, OpenError};
 use holdfast_store::Effort;
 use holdfast_store::files::MemoryFiles;
 use holdfast_store::files::memory::Unsynced;
 use holdfast_store::record::value_of;
-use world::{World, put_on, put_until_done, within};
 
 /// Seconds since 1970, different for every member that is added.
 fn seconds(n: u64) -> u64 {

@@ -1,10 +1,8 @@
 //! What a cluster promises, member by member: writes, reads, elections, restarts.
 
-mod world;
-
 use std::time::Duration;
 
-use world::{World, put, put_on, put_until_done, within};
+use crate::world::{World, put, put_on, put_until_done, within};
 
 #[tokio::test(start_paused = true)]
 async fn one_member_applies_what_it_is_asked_to() {

@@ -1,12 +1,10 @@
 //! Leases in time, on a cluster: they end, they are kept alive from any member, they outlive leaders.
 
-mod world;
-
 use std::time::Duration;
 
+use crate::world::{World, within};
 use holdfast_raft::Port;
 use holdfast_store::command::{Change, Command, LeaseGrant};
-use world::{World, within};
 
 async fn grant(port: &Port, id: i64, ttl: i64) {
     let change = Change::LeaseGrant(LeaseGrant { id, ttl });

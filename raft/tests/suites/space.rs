@@ -1,0 +1,354 @@
+//! Members whose file systems have little room: what they refuse, what they go on with, and that
+//! they do not make it worse.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::world::{World, put_on, put_until_done, within};
+use bytes::Bytes;
+use holdfast_raft::{NodeConfig, Port, ProposeError};
+use holdfast_store::AlarmKind;
+use holdfast_store::command::{
+    AssignToken, AuthChange, AuthChangeKind, Change, Command, Compact, DeleteRange, LeaseGrant,
+};
+use holdfast_store::files::memory::Operation;
+use holdfast_store::files::{Files as _, MemoryFiles};
+
+/// What files in memory without a capacity say they could hold.
+const UNLIMITED: u64 = 1 << 40;
+
+/// Makes the file system so small that `percent` of it is free.
+fn leave_free(files: &MemoryFiles, percent: u64) -> u64 {
+    files.set_capacity(None);
+    let free = files.space(Path::new("/")).expect("memory").free;
+    let total = (UNLIMITED - free) * 100 / (100 - percent);
+    files.set_capacity(Some(total));
+    total
+}
+
+/// Something else on the file system, so that its parts are large beside a few requests.
+fn have_neighbour(files: &MemoryFiles) {
+    files.create_directory(Path::new("/else")).expect("memory");
+    let file = files.create(Path::new("/else/file")).expect("there is none");
+    file.write_all_at(&vec![0; 32 << 20], 0).expect("there is room");
+}
+
+/// Makes the file system so small that nothing is free, but for a byte.
+fn leave_nothing(files: &MemoryFiles) {
+    files.set_capacity(None);
+    let free = files.space(Path::new("/")).expect("memory").free;
+    files.set_capacity(Some(UNLIMITED - free + 1));
+}
+
+/// A world with a file system of its own for each member.
+fn world_on(disks: &[MemoryFiles], adjust: impl Fn(&mut NodeConfig)) -> World {
+    let mut world = World::with(disks.len(), adjust);
+    for (files, disk) in world.files.iter_mut().zip(disks) {
+        *files = Arc::new(disk.clone());
+    }
+    world
+}
+
+/// A member alone, and its file system.
+async fn alone() -> (World, MemoryFiles) {
+    let files = MemoryFiles::default();
+    let mut world = World::new(1);
+    world.files[0] = Arc::new(files.clone());
+    world.start_all().await;
+    put_on(&world.port(0), "k", "v").await.expect("applied");
+    (world, files)
+}
+
+/// The same, with what a member gives back at once, like a spare of its log, given back before.
+async fn keep_free(files: &MemoryFiles, percent: u64) {
+    leave_free(files, percent);
+    seconds(1).await;
+    leave_free(files, percent);
+    seconds(2).await;
+}
+
+async fn seconds(count: u64) {
+    tokio::time::sleep(Duration::from_secs(count)).await;
+}
+
+fn delete(key: impl Into<Bytes>) -> Command {
+    let key = key.into();
+    Command::from(Change::DeleteRange(DeleteRange { key, ..Default::default() }))
+}
+
+fn compact(revision: i64) -> Command {
+    Command::from(Change::Compact(Compact { revision, automatic: false }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn below_its_reserve_a_member_refuses_puts_until_there_is_room_again() {
+    let (world, files) = alone().await;
+    let port = world.port(0);
+    keep_free(&files, 4).await;
+    assert!(world.node(0).reader().is_raised(AlarmKind::NoSpace));
+    assert_eq!(put_on(&port, "k", "v").await, Err(ProposeError::NoSpace));
+    within(10, port.propose(delete("k"))).await.expect("applied").outcome.result.expect("deleted");
+    seconds(10).await;
+    let before = world.node(0).status().last_index;
+    seconds(300).await;
+    let after = world.node(0).status().last_index;
+    assert!(after - before <= 3, "an idle member grew its log from {before} to {after}");
+    leave_free(&files, 50);
+    seconds(15).await;
+    assert_eq!(world.node(0).reader().alarms(), []);
+    put_on(&port, "k", "v").await.expect("there is room").outcome.result.expect("put");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_sent_is_refused_as_soon_as_there_is_no_room() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, |_| {});
+    world.start_all().await;
+    world.net.isolate(&world.url(2));
+    within(60, async {
+        while world.node(2).status().leader.is_some() {
+            seconds(1).await;
+        }
+    })
+    .await;
+    let port = world.port(2);
+    let waiting = tokio::spawn(async move { put_on(&port, "k", "v").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "it waits for a leader");
+    leave_free(&disks[2], 4);
+    let refused = within(1, waiting).await.expect("no panic");
+    assert_eq!(refused, Err(ProposeError::NoSpace));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_almost_nothing_left_deletes_are_refused_too() {
+    let (world, files) = alone().await;
+    let port = world.port(0);
+    keep_free(&files, 4).await;
+    // What else is written now and then must not decide this.
+    leave_nothing(&files);
+    seconds(1).await;
+    let refused = within(10, port.propose(delete("k"))).await;
+    assert_eq!(refused, Err(ProposeError::NoSpace));
+    leave_free(&files, 4);
+    seconds(1).await;
+    within(10, port.propose(delete("k"))).await.expect("applied").outcome.result.expect("deleted");
+}
+
+/// The follower has room enough; that its leader has not is no reason to keep anybody waiting.
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_has_no_room_for_does_not_keep_back_what_gives_some() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, |_| {});
+    world.start_all().await;
+    let leader = world.leader().await;
+    let port = world.port(world.follower().await);
+    put_on(&port, "k", "v").await.expect("applied");
+    // What it gives back at once, like a spare of its log, is not to be taken for room.
+    for _ in 0..2 {
+        leave_nothing(&disks[leader]);
+        seconds(1).await;
+    }
+    for _ in 0..100 {
+        let deleted = port.propose(delete("k"));
+        let compacted = port.propose(compact(1));
+        let (deleted, compacted) = within(1, async { tokio::join!(deleted, compacted) }).await;
+        assert_eq!(deleted, Err(ProposeError::NoSpace));
+        compacted.expect("applied");
+    }
+    assert_eq!(world.leader().await, leader);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_rather_full_is_not_kept_busy() {
+    let (world, files) = alone().await;
+    let port = world.port(0);
+    have_neighbour(&files);
+    seconds(10).await;
+    leave_free(&files, 15);
+    let mut checkpoints = BTreeSet::new();
+    for n in 0..60 {
+        let put = put_on(&port, &format!("k{}", n % 7), &noise(n, 2000)).await.expect("applied");
+        put.outcome.result.expect("put");
+        if n % 5 == 0 {
+            within(10, port.propose(compact(put.outcome.revision))).await.expect("applied");
+        }
+        seconds(1).await;
+        checkpoints.extend(checkpoints_in(&files, 0));
+    }
+    assert!(checkpoints.len() <= 2, "{checkpoints:?}");
+}
+
+/// The checkpoints that member `i` has.
+fn checkpoints_in(files: &MemoryFiles, i: usize) -> BTreeSet<PathBuf> {
+    let folder = format!("/m{i}/snap");
+    files.paths().into_iter().filter(|path| path.starts_with(&folder)).collect()
+}
+
+/// Puts such keys, each with so many bytes of its own; gives the last revision.
+async fn put_each(port: &Port, keys: Range<u64>, length: usize) -> i64 {
+    let mut last = 0;
+    for n in keys {
+        let put = put_until_done(port, &format!("k{n}"), &noise(n, length)).await;
+        last = put.0.outcome.revision;
+        // Time for the keeper, who takes checkpoints between two looks.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    last
+}
+
+/// Waits until a member's log has forgotten so much.
+async fn purged(world: &World, member: usize, index: u64) {
+    within(60, async {
+        while world.node(member).status().purged_index < index {
+            seconds(1).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until a member knows so much.
+async fn caught_up(world: &World, member: usize, revision: i64) {
+    while world.node(member).reader().revision() < revision {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Text that hardly gets smaller.
+fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed;
+    let letter = |_| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(b'0' + ((state >> 33) % 64) as u8)
+    };
+    (0..length).map(letter).collect()
+}
+
+/// A rolling restart is what operators do on a full cluster. There is no room for a checkpoint.
+#[tokio::test(start_paused = true)]
+async fn who_was_away_while_there_was_no_room_comes_back_by_what_the_log_has_kept() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, |config| config.snapshot_count = 20);
+    world.start_all().await;
+    put_each(&world.port(0), 0..200, 2000).await;
+    disks.iter().for_each(have_neighbour);
+    for _ in 0..3 {
+        for disk in &disks {
+            leave_free(disk, 3);
+        }
+        seconds(2).await;
+    }
+    let away = world.follower().await;
+    world.crash(away).await;
+    let leader = world.leader().await;
+    let port = world.port(leader);
+    let before = checkpoints_in(&disks[leader], leader);
+    let mut last = 0;
+    for n in 0..100 {
+        let deleted = within(10, port.propose(delete(format!("k{}", 2 * n)))).await;
+        let deleted = deleted.expect("applied").outcome;
+        last = deleted.revision;
+        deleted.result.expect("deleted");
+        if n % 10 == 9 {
+            within(10, port.propose(compact(last))).await.expect("applied");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let after = checkpoints_in(&disks[leader], leader);
+    assert!(before.is_disjoint(&after), "the log may forget what {before:?} end with");
+    let disk = &disks[away];
+    // What a start takes for itself is not what this is about.
+    leave_free(disk, 50);
+    world.start(away).await.expect("starts");
+    leave_free(disk, 3);
+    let kept = checkpoints_in(disk, away);
+    within(30, caught_up(&world, away, last)).await;
+    let free = disk.space(Path::new("/")).expect("memory");
+    assert!(free.free < free.total / 20, "a checkpoint would have been refused");
+    assert!(!kept.is_empty(), "it has something that a checkpoint would be sent beside");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_almost_nothing_left_leases_are_kept_and_users_log_in() {
+    let (world, files) = alone().await;
+    let port = world.port(0);
+    let grant = Change::LeaseGrant(LeaseGrant { id: 9, ttl: 600 });
+    port.propose(Command::from(grant)).await.expect("applied").outcome.result.expect("granted");
+    for _ in 0..3 {
+        leave_nothing(&files);
+        seconds(1).await;
+    }
+    // Remainders are replicated every five minutes.
+    seconds(303).await;
+    let refused = within(10, port.propose(delete("k"))).await;
+    assert_eq!(refused, Err(ProposeError::NoSpace), "there is still nothing left");
+    let left = world.node(0).reader().lease(9).expect("there").remaining_ttl;
+    assert!((290..=305).contains(&left), "{left}");
+    assert_eq!(within(10, port.keep_alive(9)).await, Ok(600));
+    assert_eq!(world.node(0).reader().lease(9).expect("there").remaining_ttl, 0);
+    let login = AuthChange { kind: Some(AuthChangeKind::AssignToken(AssignToken::default())) };
+    within(10, port.propose(Command::from(Change::Auth(login)))).await.expect("judged by all");
+}
+
+/// A leader that leads for long though its disk takes nothing.
+fn patient(config: &mut NodeConfig) {
+    config.heartbeat_interval = Duration::from_secs(2);
+    config.election_timeout = Duration::from_secs(20);
+    config.snapshot_count = 20;
+    config.snapshot_catchup_entries = 5;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_without_room_does_not_keep_a_checkpoint_from_who_needs_it() {
+    let disks: [_; 5] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, patient);
+    world.start_all().await;
+    let away = world.follower().await;
+    world.crash(away).await;
+    let leader = world.leader().await;
+    put_each(&world.port(leader), 0..60, 100).await;
+    purged(&world, leader, 20).await;
+
+    let log = format!("/m{leader}/wal/");
+    disks[leader].fail_from(Operation::Write, &log, 0, ErrorKind::StorageFull);
+    let before = checkpoints_in(&disks[leader], leader);
+    let last = put_each(&world.port(leader), 60..160, 100).await;
+    let purged_before = world.node(leader).status().purged_index;
+    world.start(away).await.expect("starts");
+    within(14, caught_up(&world, away, last)).await;
+    assert_eq!(checkpoints_in(&disks[leader], leader), before, "what is not flushed is in none");
+    assert!(world.node(leader).status().is_leader, "nobody else has sent it");
+
+    disks[leader].heal();
+    purged(&world, leader, purged_before + 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_on_its_way_leaves_the_log_its_room() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, |config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+    });
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.crash(follower).await;
+    let leader = world.leader().await;
+    let last = put_each(&world.port(leader), 0..200, 20_000).await;
+    purged(&world, leader, 100).await;
+    let disk = &disks[follower];
+    let total = leave_free(disk, 15);
+    world.start(follower).await.expect("starts");
+    seconds(30).await;
+    let free = disk.space(Path::new("/")).expect("memory").free;
+    assert!(free >= total / 40, "{free} of {total} bytes are left");
+    assert!(world.node(follower).reader().revision() < last);
+    disk.set_capacity(None);
+    within(60, world.node(follower).wait_ready()).await;
+    within(30, world.port(follower).read_barrier()).await.expect("a leader answers");
+    assert!(world.node(follower).reader().revision() >= last);
+}
