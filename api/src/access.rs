@@ -18,6 +18,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::gateway::websocket;
 use crate::rpc::Body;
 use crate::services::Services;
 use crate::tls::ConnectionIdentity;
@@ -84,12 +85,16 @@ pub async fn serve(services: Arc<Services>, request: Request<Incoming>) -> Respo
         return misdirected(&host);
     }
     let origin = allowed_origin(&rules.origins, request.headers());
+    if origin.is_none() && is_of_another_page(&request) && websocket::is_asked_for(&request) {
+        return endpoints::error(StatusCode::FORBIDDEN, "Forbidden");
+    }
     let mut response = if request.method() == Method::OPTIONS {
         Response::new(Body::empty())
     } else {
         route(services, request, rules.gateway).await
     };
-    if let Some(origin) = origin {
+    let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if let Some(origin) = origin.filter(|_| !is_switched) {
         put_origin(response.headers_mut(), origin);
     }
     response
@@ -108,6 +113,9 @@ async fn route(
         if services.reader.auth_enabled() && names_a_user(&request) {
             return endpoints::error(StatusCode::BAD_REQUEST, CERTIFICATE_IGNORED);
         }
+        if websocket::is_asked_for(&request) {
+            return websocket::accept(services, request, &path);
+        }
         return gateway::serve(services, request, &path).await;
     }
     endpoints::serve(services, request).await
@@ -120,6 +128,15 @@ const CERTIFICATE_IGNORED: &str = "CommonName of client sending a request agains
 fn names_a_user<B>(request: &Request<B>) -> bool {
     let identity = request.extensions().get::<ConnectionIdentity>();
     identity.is_some_and(|identity| !identity.common_name.is_empty())
+}
+
+/// Whether a page asks that did not come from here. No browser keeps the answers from it that come
+/// over a WebSocket.
+fn is_of_another_page<B>(request: &Request<B>) -> bool {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = request.headers().get(ORIGIN) else { return false };
+    let own = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    own.is_none_or(|(_, place)| Some(place) != text(HOST))
 }
 
 /// The host that a request is for, without the port.
@@ -172,6 +189,17 @@ mod tests {
         assert!(Names::parse("").is_empty());
         let names = Names::parse("a,b");
         assert!(names.contains("a") && names.contains("b") && !names.contains("c"));
+    }
+
+    #[test]
+    fn a_page_is_from_here_if_it_names_this_host() {
+        let is_other = |origin| {
+            let request = Request::builder().header(HOST, "a:1").header(ORIGIN, origin);
+            is_of_another_page(&request.body(()).expect("a request"))
+        };
+        assert!(!is_other("http://a:1") && !is_other("https://a:1"));
+        assert!(is_other("http://a:2") && is_other("http://b") && is_other("null"));
+        assert!(!is_of_another_page(&Request::new(())), "no page at all");
     }
 
     #[test]

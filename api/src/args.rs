@@ -16,7 +16,7 @@ mod util;
 pub mod value;
 
 pub use settings::{Settings, Source};
-pub use value::parse_duration;
+pub use value::{parse_duration, parse_gates};
 
 use table::{Effect, Flag};
 

@@ -12,14 +12,18 @@ use crate::access::{Names, Rules};
 use crate::args::Settings;
 use crate::auth;
 use crate::compactor::Retention;
+use crate::discovery::Source;
 use crate::net::ListenUrl;
 use crate::server::ServerConfig;
 use crate::tls::TlsSettings;
 use crate::traces::{RATE_MAX, TraceSettings};
 
+mod comparisons;
+mod discovery;
 mod tls;
 mod urls;
 
+pub use comparisons::Comparisons;
 pub use urls::{Cluster, Urls};
 
 /// etcd's name for the folder when only a name is given.
@@ -37,6 +41,8 @@ pub struct Config {
     pub name: String,
     /// The folder of its data.
     pub data_directory: PathBuf,
+    /// The folder of its log, if apart.
+    pub log_directory: Option<PathBuf>,
     /// Where to listen for clients.
     pub listen_client: Vec<ListenUrl>,
     /// Where to listen for other members.
@@ -57,9 +63,11 @@ pub struct Config {
     pub initial_advertise_peer_urls: Vec<String>,
     /// The members to begin with.
     pub initial_cluster: Cluster,
+    /// Who says with whom to begin instead, if this member has no log.
+    pub discovery: Option<Source>,
     /// Whether this member joins a cluster that exists.
     pub joins_existing: bool,
-    /// Tells clusters apart.
+    /// Tells clusters apart, unless there is a token of discovery.
     pub initial_cluster_token: String,
     /// Between a leader's heartbeats.
     pub heartbeat_interval: Duration,
@@ -109,6 +117,8 @@ pub struct Config {
     pub force_new_cluster: bool,
     /// How clients authenticate.
     pub auth: auth::Settings,
+    /// When members are compared.
+    pub comparisons: Comparisons,
 }
 
 /// Settings that do not fit together.
@@ -127,6 +137,7 @@ impl Config {
             text => Cluster::parse(text).expect("checked when it was read"),
         };
         let data_directory = data_directory(settings, &name)?;
+        let log_directory = log_directory(settings)?;
         let listen_client = listen(settings, "listen-client-urls")?;
         let listen_peer = listen(settings, "listen-peer-urls")?;
         let (auth, auth_warnings) = auth::Settings::resolve(settings)
@@ -135,6 +146,7 @@ impl Config {
             client_tls: tls::client(settings, &data_directory, &listen_client)?,
             peer_tls: tls::peer(settings, &data_directory, &listen_peer)?,
             data_directory,
+            log_directory,
             name,
             listen_client,
             listen_peer,
@@ -144,6 +156,7 @@ impl Config {
             advertise_client_urls: urls(settings, "advertise-client-urls").into_vec(),
             initial_advertise_peer_urls: advertise_peer.into_vec(),
             initial_cluster,
+            discovery: discovery::resolve(settings)?,
             joins_existing: settings.text("initial-cluster-state") == "existing",
             initial_cluster_token: settings.text("initial-cluster-token").to_owned(),
             heartbeat_interval: settings.milliseconds("heartbeat-interval"),
@@ -174,6 +187,7 @@ impl Config {
             learners_max: u64::try_from(settings.signed("max-learners")).unwrap_or(0),
             force_new_cluster: settings.boolean("force-new-cluster"),
             auth,
+            comparisons: Comparisons::resolve(settings)?,
         };
         config.check_timing()?;
         config.check_bootstrap()?;
@@ -181,12 +195,15 @@ impl Config {
         let mut warnings = config.warnings();
         warnings.extend(config.tls_warnings(settings));
         warnings.extend(auth_warnings);
+        warnings.extend(discovery::warnings(settings, config.discovery.as_ref()));
+        warnings.extend(comparisons::warnings(settings));
         Ok((config, warnings))
     }
 
     /// What the server is started with.
     pub fn into_server(self) -> ServerConfig {
         let node = NodeConfig {
+            log_directory: self.log_directory,
             initial_advertise_peer_urls: self.initial_advertise_peer_urls,
             initial_cluster: self
                 .initial_cluster
@@ -198,7 +215,10 @@ impl Config {
             } else {
                 ClusterState::New
             },
-            initial_cluster_token: self.initial_cluster_token,
+            initial_cluster_token: match &self.discovery {
+                Some(Source::Registry(registry)) => registry.token.clone(),
+                Some(Source::Records(_)) | None => self.initial_cluster_token,
+            },
             advertise_client_urls: self.advertise_client_urls,
             heartbeat_interval: self.heartbeat_interval,
             election_timeout: self.election_timeout,
@@ -213,6 +233,8 @@ impl Config {
             pre_vote: self.pre_vote,
             block_cache_bytes: self.block_cache_bytes,
             warning_apply_duration: self.warning_apply_duration,
+            corrupt_check_time: self.comparisons.newest_every,
+            compact_hash_check_time: self.comparisons.compacted_every,
             ..NodeConfig::new(self.name, self.data_directory)
         };
         ServerConfig {
@@ -220,6 +242,7 @@ impl Config {
             listen_http: self.listen_http,
             reuse_port: self.reuse_port,
             listen_peer: self.listen_peer,
+            discovery: self.discovery,
             client_tls: self.client_tls,
             peer_tls: self.peer_tls,
             max_request_bytes: self.max_request_bytes,
@@ -234,6 +257,7 @@ impl Config {
             traces: self.traces,
             extensive_metrics: self.extensive_metrics,
             auth: self.auth,
+            initial_corrupt_check: self.comparisons.at_start,
             ..ServerConfig::new(node, self.listen_client)
         }
     }
@@ -272,8 +296,11 @@ impl Config {
 
     /// The description of the initial cluster matters only to a member that has no data yet.
     fn check_bootstrap(&self) -> Result<(), ConfigError> {
-        if holds_member(&self.data_directory) {
+        if holds_member(self.log_directory.as_ref().unwrap_or(&self.data_directory)) {
             return Ok(());
+        }
+        if self.joins_existing && matches!(self.discovery, Some(Source::Registry(_))) {
+            return error("discovery should not be set when joining existing initial cluster");
         }
         let Some(urls) = self.initial_cluster.urls_of(&self.name) else {
             return error(format!(
@@ -344,8 +371,17 @@ fn data_directory(settings: &Settings, name: &str) -> Result<PathBuf, ConfigErro
         "" => PathBuf::from(format!("{name}{DATA_DIRECTORY_SUFFIX}")),
         text => PathBuf::from(text),
     };
-    std::path::absolute(&path)
-        .map_err(|reason| ConfigError(format!("--data-dir {}: {reason}", path.display())))
+    absolute("data-dir", &path)
+}
+
+fn log_directory(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
+    let path = Some(settings.text("wal-dir")).filter(|path| !path.is_empty());
+    path.map(|path| absolute("wal-dir", Path::new(path))).transpose()
+}
+
+fn absolute(flag: &str, path: &Path) -> Result<PathBuf, ConfigError> {
+    let failed = |reason| ConfigError(format!("--{flag} {}: {reason}", path.display()));
+    std::path::absolute(path).map_err(failed)
 }
 
 fn quota(bytes: i64) -> Option<u64> {
@@ -393,10 +429,10 @@ fn retention(settings: &Settings) -> Option<Retention> {
     (!is_off).then_some(retention)
 }
 
-/// Whether the folder already holds a member's log, so that the flags about bootstrapping no
+/// Whether a member's log already lies in the folder, so that the flags about bootstrapping no
 /// longer matter.
-fn holds_member(data_directory: &Path) -> bool {
-    std::fs::read_dir(data_directory.join("wal")).is_ok_and(|mut files| files.next().is_some())
+fn holds_member(home: &Path) -> bool {
+    std::fs::read_dir(home.join("wal")).is_ok_and(|mut files| files.next().is_some())
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ fn part(part: TxnPart) -> pb::ResponseOp {
         Response::Txn { succeeded, responses } => {
             Answer::ResponseTxn(txn_response(header, succeeded, responses))
         }
-        Response::LeaseGrant { .. } | Response::Done => {
+        Response::LeaseGrant { .. } | Response::Alarm { .. } | Response::Done => {
             unreachable!("a transaction has no operation with this answer")
         }
     };

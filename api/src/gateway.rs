@@ -9,8 +9,8 @@
 //!
 //! Prints what grpc-gateway prints in etcd, and knows no call by itself: types come from the
 //! descriptors, and a call goes through the router like any other, without what its connection may
-//! know of the client (a certificate). Leaves out WebSockets. A field that is given twice counts as it
-//! stands last, where etcd refuses it.
+//! know of the client (a certificate). The same over WebSockets is `websocket.rs`. A field that is given
+//! twice counts as it stands last, where etcd refuses it.
 
 mod call;
 mod json;
@@ -18,6 +18,7 @@ mod metadata;
 mod refusal;
 mod routes;
 mod stream;
+pub(crate) mod websocket;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use prost_reflect::{MessageDescriptor, MethodDescriptor};
 
 use self::call::Call;
 use self::refusal::Refusal;
+use self::stream::Text;
 use crate::rpc::{self, Body, Incoming};
 use crate::services::Services;
 use crate::status::Error;
@@ -68,35 +70,56 @@ async fn answer(
     let headers = metadata::of(request.headers());
     let limit = services.shared.limits.receive_bytes();
     let body = request.into_body();
-    let body = if method.is_client_streaming() {
-        let requests = stream::Requests::new(body, method.input());
-        Incoming::Made(Box::new(requests))
+    let requests = if method.is_client_streaming() {
+        Requests::Follow(Text::Http(body))
     } else {
-        Incoming::whole(one_request(&services, body, method.input(), limit).await?)
+        Requests::One(json::receive(body, limit * TEXT_FACTOR, limit).await?.freeze())
     };
     let mut call = Call::new(deadline);
+    let body = body_of(&services, &method, requests).await?;
     let begun = call.begin(services.clone(), path_of(&method), headers, body).await;
     if method.is_server_streaming() {
         return Ok(stream::respond(services, begun.map(|()| call), method.output()).await);
     }
     begun?;
+    Ok(json_response(Body::text(one_answer(&services, &mut call, &method).await?)))
+}
+
+/// The requests of a call, as JSON.
+enum Requests {
+    /// One, whole.
+    One(Bytes),
+    /// As they come.
+    Follow(Text),
+}
+
+/// The body of a call.
+async fn body_of(
+    services: &Services,
+    method: &MethodDescriptor,
+    requests: Requests,
+) -> Result<Incoming, Refusal> {
+    let input = method.input();
+    Ok(match requests {
+        Requests::Follow(text) => Incoming::Made(Box::new(stream::Messages::new(text, input))),
+        Requests::One(text) => {
+            let length = text.len();
+            let message = converted(services, length, move || json::to_protobuf(&text, &input));
+            Incoming::whole(message.await??)
+        }
+    })
+}
+
+/// The answer of a call that has one.
+async fn one_answer(
+    services: &Services,
+    call: &mut Call,
+    method: &MethodDescriptor,
+) -> Result<Bytes, Refusal> {
     let message = call.next().await?.ok_or_else(|| Error::internal("no answer"))?;
     // The status comes after the message.
     call.next().await?;
-    let text = to_json(&services, message, method.output()).await?;
-    Ok(json_response(Body::text(text)))
-}
-
-/// A request body of one JSON value, as a framed message.
-async fn one_request(
-    services: &Services,
-    body: hyper::body::Incoming,
-    input: MessageDescriptor,
-    limit: usize,
-) -> Result<Bytes, Refusal> {
-    let text = json::receive(body, limit * TEXT_FACTOR, limit).await?;
-    let length = text.len();
-    converted(services, length, move || json::to_protobuf(&text, &input)).await?
+    to_json(services, message, method.output()).await
 }
 
 async fn to_json(

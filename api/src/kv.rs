@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 
 use crate::admit::{self, TxnKind};
 use crate::auth::Caller;
-use crate::convert;
 use crate::services::Services;
 use crate::status::Error;
+use crate::{alarm, convert};
 
 pub use pages::range_stream;
 pub use read::{Answer, range};
@@ -33,6 +33,23 @@ pub(crate) async fn propose(
     mut command: Command,
 ) -> Result<(i64, Response), Error> {
     command.credentials = services.credentials(caller).await?;
+    replicate(services, command).await
+}
+
+/// Replicates a change of keys or leases, unless an alarm keeps it out of the log. Who asks is
+/// settled first, as in etcd.
+pub(crate) async fn propose_change(
+    services: &Services,
+    caller: &Caller,
+    mut command: Command,
+) -> Result<(i64, Response), Error> {
+    command.credentials = services.credentials(caller).await?;
+    let needs_room = command.change.as_ref().is_some_and(Change::needs_room);
+    alarm::admit(services, needs_room).await?;
+    replicate(services, command).await
+}
+
+async fn replicate(services: &Services, command: Command) -> Result<(i64, Response), Error> {
     let applied = services.port.propose(command).await?;
     Ok((applied.outcome.revision, applied.outcome.result?))
 }
@@ -47,7 +64,7 @@ pub async fn put(
     admit::put(&request)?;
     services.shared.limits.check_size(length)?;
     let command = convert::command(Change::Put(convert::put(request)));
-    match propose(services, caller, command).await? {
+    match propose_change(services, caller, command).await? {
         (revision, Response::Put { prev }) => {
             Ok(convert::put_response(services.headers.at(revision), prev))
         }
@@ -65,7 +82,7 @@ pub async fn delete_range(
     admit::delete_range(&request)?;
     services.shared.limits.check_size(length)?;
     let command = convert::command(Change::DeleteRange(convert::delete_range(request)));
-    match propose(services, caller, command).await? {
+    match propose_change(services, caller, command).await? {
         (revision, Response::DeleteRange { deleted, prevs }) => {
             let header = services.headers.at(revision);
             Ok(convert::delete_range_response(header, deleted, prevs))
@@ -87,7 +104,7 @@ pub async fn txn(
     let answer = match kind {
         TxnKind::Write => {
             services.shared.limits.check_size(length)?;
-            propose(services, caller, convert::command(Change::Txn(txn))).await?
+            propose_change(services, caller, convert::command(Change::Txn(txn))).await?
         }
         TxnKind::Read => {
             services.port.key_barrier().await?;
@@ -113,7 +130,7 @@ async fn read_txn(
     let read = match services.reader.txn(&txn, Effort::Inline) {
         Err(ReadError::WouldBlock) => {
             let reader = services.reader.clone();
-            services.shared.pool.run(move || reader.txn(&txn, Effort::Blocking)).await?
+            Box::pin(services.shared.pool.run(move || reader.txn(&txn, Effort::Blocking))).await?
         }
         read => read,
     };
@@ -128,7 +145,7 @@ pub async fn compact(
     caller: &Caller,
     request: CompactionRequest,
 ) -> Result<CompactionResponse, Error> {
-    propose(services, caller, convert::compact(request.revision)).await?;
+    propose_change(services, caller, convert::compact(request.revision)).await?;
     if request.physical {
         let (done, wait) = oneshot::channel();
         let done = Box::new(move || {

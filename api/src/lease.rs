@@ -11,7 +11,7 @@ use holdfast_store::Response;
 use holdfast_store::auth::Access;
 
 use crate::auth::Caller;
-use crate::kv::propose;
+use crate::kv::propose_change;
 use crate::services::Services;
 use crate::status::Error;
 use crate::{admit, convert};
@@ -51,7 +51,7 @@ async fn grant_as(
     ttl: i64,
 ) -> Result<LeaseGrantResponse, Error> {
     let ttl = ttl.max(services.shared.lease_ttl_min);
-    match propose(services, caller, convert::lease_grant(id, ttl)).await? {
+    match propose_change(services, caller, convert::lease_grant(id, ttl)).await? {
         (revision, Response::LeaseGrant { id, ttl }) => {
             let header = Some(services.headers.at(revision));
             Ok(LeaseGrantResponse { header, id, ttl, error: String::new() })
@@ -66,7 +66,8 @@ pub async fn revoke(
     caller: &Caller,
     request: LeaseRevokeRequest,
 ) -> Result<LeaseRevokeResponse, Error> {
-    let (revision, _) = propose(services, caller, convert::lease_revoke(request.id)).await?;
+    let command = convert::lease_revoke(request.id);
+    let (revision, _) = propose_change(services, caller, command).await?;
     Ok(LeaseRevokeResponse { header: Some(services.headers.at(revision)) })
 }
 

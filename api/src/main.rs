@@ -6,6 +6,11 @@ use std::process::ExitCode;
 
 use holdfast::args::{self, ArgumentError, Invocation, help};
 use holdfast::{dev, logging, program, util, version};
+use tikv_jemallocator::Jemalloc;
+
+/// Requests are taken by one thread and let go of by another, all the time.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =

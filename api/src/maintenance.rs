@@ -1,19 +1,17 @@
 //! The Maintenance service: what one member knows of itself, hashes, and moving the leader.
 //!
-//! There is nothing to defragment, so that call returns at once. Alarms are never raised yet: their
-//! list is empty.
+//! There is nothing to defragment, so that call returns at once. Alarms are in `alarm.rs`, downgrades
+//! in `downgrade.rs`.
 
 use holdfast_proto::etcdserverpb::{
-    AlarmRequest, AlarmResponse, DefragmentResponse, DowngradeInfo, HashKvRequest, HashKvResponse,
-    HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse,
-    alarm_request::AlarmAction,
+    DefragmentResponse, HashKvRequest, HashKvResponse, HashResponse, MoveLeaderRequest,
+    MoveLeaderResponse, StatusResponse,
 };
-use holdfast_store::auth::Access;
+use holdfast_store::{Quota, Reader, Sizes};
 
-use holdfast_store::{Reader, Sizes};
-
-use crate::services::Services;
+use crate::services::{Services, Shared};
 use crate::status::{Error, STATUS_NO_LEADER};
+use crate::{alarm, downgrade};
 
 /// What an empty store takes: clients divide by the size.
 const EMPTY_BYTES: u64 = 4096;
@@ -21,11 +19,9 @@ const EMPTY_BYTES: u64 = 4096;
 /// What this member knows of itself.
 pub fn status(services: &Services) -> StatusResponse {
     let status = services.node().status();
+    let no_leader = status.leader.is_none().then(|| STATUS_NO_LEADER.to_owned());
+    let errors = no_leader.into_iter().chain(alarm::status_errors(services)).collect();
     let sizes = sizes(&services.reader);
-    let errors = match status.leader {
-        Some(_) => Vec::new(),
-        None => vec![STATUS_NO_LEADER.to_owned()],
-    };
     StatusResponse {
         header: Some(services.headers.at(services.reader.visible())),
         version: services.shared.etcd_version.to_owned(),
@@ -38,8 +34,8 @@ pub fn status(services: &Services) -> StatusResponse {
         db_size_in_use: saturated(sizes.in_use_bytes),
         is_learner: status.is_learner,
         storage_version: minor_version(services.shared.etcd_version),
-        db_size_quota: services.shared.quota_bytes,
-        downgrade_info: Some(DowngradeInfo::default()),
+        db_size_quota: quota_bytes(&services.shared),
+        downgrade_info: Some(downgrade::info(services)),
     }
 }
 
@@ -47,6 +43,16 @@ pub fn status(services: &Services) -> StatusResponse {
 pub(crate) fn sizes(reader: &Reader) -> Sizes {
     let Sizes { total_bytes, in_use_bytes } = reader.sizes();
     Sizes { total_bytes: total_bytes.max(in_use_bytes).max(EMPTY_BYTES), in_use_bytes }
+}
+
+/// The quota in force, which is the leader's setting; this member's own until there is one. -1
+/// without a limit.
+pub(crate) fn quota_bytes(shared: &Shared) -> i64 {
+    match shared.node.reader().quota() {
+        Quota { member: 0, .. } => shared.quota_bytes,
+        Quota { bytes: 0, .. } => -1,
+        Quota { bytes, .. } => saturated(bytes),
+    }
 }
 
 fn saturated(bytes: u64) -> i64 {
@@ -89,24 +95,6 @@ pub async fn hash_kv(services: &Services, request: HashKvRequest) -> Result<Hash
 /// Nothing to do; the response has no header.
 pub fn defragment() -> DefragmentResponse {
     DefragmentResponse { header: None }
-}
-
-/// What a request about alarms needs: to list them a name, for the rest root.
-pub fn alarm_access(request: &AlarmRequest) -> Access<'static> {
-    if request.action == AlarmAction::Get as i32 {
-        Access::Authenticated
-    } else {
-        Access::Administer
-    }
-}
-
-/// Lists the alarms, of which there are none.
-pub fn alarm(services: &Services, request: AlarmRequest) -> Result<AlarmResponse, Error> {
-    if request.action != AlarmAction::Get as i32 {
-        return Err(Error::unimplemented("method Alarm not implemented but for GET"));
-    }
-    let header = Some(services.headers.at(services.reader.visible()));
-    Ok(AlarmResponse { header, alarms: Vec::new() })
 }
 
 /// Hands leadership to a voter; only the leader does. The response has no header.

@@ -25,6 +25,7 @@ pub(crate) fn render(shared: &Shared) -> String {
     let sums = shared.tallies.sum();
     server(&mut text, shared);
     members(&mut text, shared, &sums);
+    alarms(&mut text, shared);
     disk(&mut text, shared);
     mvcc(&mut text, shared, &sums);
     leases(&mut text, shared);
@@ -50,7 +51,7 @@ fn server(text: &mut Text, shared: &Shared) {
     text.counter("etcd_server_slow_apply_total", counts.slow_applies.get());
     text.counter("etcd_server_slow_read_indexes_total", counts.slow_read_indexes.get());
     text.counter("etcd_server_read_indexes_failed_total", counts.read_indexes_failed.get());
-    text.gauge("etcd_server_quota_backend_bytes", shared.quota_bytes);
+    text.gauge("etcd_server_quota_backend_bytes", maintenance::quota_bytes(shared));
     labelled(text, "etcd_server_id", "server_id", &hex(shared.node.identity().member_id));
     labelled(text, "etcd_server_version", "server_version", shared.etcd_version);
     let minor = minor_version(shared.etcd_version);
@@ -97,6 +98,15 @@ fn disk(text: &mut Text, shared: &Shared) {
     histogram("etcd_disk_backend_commit_duration_seconds", &counts.commit.distribution());
     text.gauge("etcd_disk_wal_write_bytes_total", shared.node.log_size().written_bytes);
     text.gauge("etcd_disk_defrag_inflight", 0);
+}
+
+fn alarms(text: &mut Text, shared: &Shared) {
+    let name = "etcd_debugging_server_alarms";
+    text.family(name, Kind::Gauge);
+    for alarm in shared.node.reader().alarms() {
+        let member = hex(alarm.member);
+        text.sample(name, &[("server_id", &member), ("alarm_type", alarm.kind.name())], 1);
+    }
 }
 
 fn mvcc(text: &mut Text, shared: &Shared, sums: &Sums) {

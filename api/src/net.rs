@@ -7,10 +7,12 @@ mod handshakes;
 mod listener;
 mod permits;
 mod stream;
+mod target;
 mod url;
 
 pub use handshakes::Handshakes;
 pub use listener::{AsyncListener, Listener};
 pub use permits::{Hello, PERMITS_MAX, Permit, Permits};
 pub use stream::{Movable, Parked, Plain, Stream};
+pub use target::Target;
 pub use url::{ListenUrl, Place};

@@ -1,14 +1,17 @@
 //! From a path to what answers it.
 //!
 //! The calls of the hot path stand in the future itself; the rest is boxed, to keep that future
-//! small.
+//! small. Whatever takes a request makes a receiver of it before its future begins: futures keep the
+//! room for all that they were given, and a request's headers are large.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_proto::etcdserverpb::{
-    AlarmRequest, DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest,
-    SnapshotRequest, StatusRequest,
+    DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeRequest, SnapshotRequest,
+    StatusRequest,
 };
 use holdfast_store::auth::Access;
 use http::{Request, Response, Version};
@@ -20,17 +23,20 @@ use crate::reflection::Reflection;
 use crate::rpc::{self, Body, Incoming, Receiver, unary};
 use crate::services::Services;
 use crate::status::Error;
-use crate::{access, auth, cluster, grpc_health, kv, lease, maintenance, snapshot, watch};
+use crate::{
+    access, alarm, auth, cluster, downgrade, grpc_health, kv, lease, maintenance, snapshot, watch,
+};
 
 /// Answers any request on the client port.
-pub async fn serve(
+pub fn serve(
     services: Arc<Services>,
     request: Request<hyper::body::Incoming>,
-) -> Response<Body> {
-    if !is_call(&request) {
-        return Box::pin(access::serve(services, request)).await;
+) -> BoxFuture<'static, Response<Body>> {
+    if is_call(&request) {
+        Box::pin(call(services, request.map(Incoming::Network)))
+    } else {
+        Box::pin(access::serve(services, request))
     }
-    call(services, request.map(Incoming::Network)).await
 }
 
 /// Whether a request is a gRPC call.
@@ -43,50 +49,55 @@ pub async fn call(services: Arc<Services>, request: Request<Incoming>) -> Respon
     let path = request.uri().path();
     let call = Call::start(&services.tally, path);
     let call = call.traced(services.shared.traces.as_ref(), path, request.headers());
-    call.answered(dispatch(services, request).await)
-}
-
-async fn dispatch(services: Arc<Services>, request: Request<Incoming>) -> Response<Body> {
     let limit = services.shared.limits.receive_bytes();
     let caller = &services.caller(&request);
     // Learners serve some ranges; whether this one is known only after it is decoded.
-    let served_by_learners = matches!(request.uri().path(), RANGE | SNAPSHOT);
-    if let Err(error) = services.check_call(request.headers(), served_by_learners) {
-        return Box::pin(check_failed(&services, caller, request.uri().path(), error)).await;
-    }
-    match request.uri().path() {
-        RANGE => range(&services, caller, request, limit).await,
-        "/etcdserverpb.KV/Put" => {
-            unary(request, limit, |put, length| kv::put(&services, caller, put, length)).await
-        }
-        "/etcdserverpb.KV/Txn" => {
-            unary(request, limit, |txn, length| kv::txn(&services, caller, txn, length)).await
-        }
-        _ => less_frequent(services, caller, request, limit).await,
-    }
+    let served_by_learners = matches!(path, RANGE | SNAPSHOT);
+    let response = match services.check_call(request.headers(), served_by_learners) {
+        Err(error) => Box::pin(check_failed(&services, caller, path, error)).await,
+        Ok(()) => match path {
+            RANGE => range(&services, caller, request, limit).await,
+            "/etcdserverpb.KV/Put" => {
+                unary(request, limit, |put, length| kv::put(&services, caller, put, length)).await
+            }
+            "/etcdserverpb.KV/Txn" => {
+                unary(request, limit, |txn, length| kv::txn(&services, caller, txn, length)).await
+            }
+            _ => less_frequent(services, caller, request, limit).await,
+        },
+    };
+    call.answered(response)
 }
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
-async fn range(
+fn range(
     services: &Arc<Services>,
     caller: &Caller,
     request: Request<Incoming>,
     limit: usize,
-) -> Response<Body> {
-    let answer = async {
-        let message: RangeRequest = rpc::decode(rpc::receive_one(request, limit).await?)?;
-        if !message.serializable && services.is_learner() {
-            return Err(Error::NotSupportedForLearner);
+) -> impl Future<Output = Response<Body>> + Send {
+    let received = rpc::receive_one(request, limit);
+    async move {
+        match answer_range(services, caller, received.await).await {
+            Ok(kv::Answer::Whole(message)) => rpc::unary_response(Ok(message)),
+            Ok(kv::Answer::Large(large)) => rpc::stream_response(*large),
+            Err(error) => rpc::error_response(&error),
         }
-        kv::range(services, caller, message).await
-    };
-    match answer.await {
-        Ok(kv::Answer::Whole(message)) => rpc::unary_response(Ok(message)),
-        Ok(kv::Answer::Large(large)) => rpc::stream_response(*large),
-        Err(error) => rpc::error_response(&error),
     }
+}
+
+async fn answer_range(
+    services: &Arc<Services>,
+    caller: &Caller,
+    received: Result<Bytes, Error>,
+) -> Result<kv::Answer, Error> {
+    let message: RangeRequest = rpc::decode(received?)?;
+    if !message.serializable && services.is_learner() {
+        return Err(Error::NotSupportedForLearner);
+    }
+    kv::range(services, caller, message).await
 }
 
 /// A learner serves its status too, which is known by the path alone.
@@ -230,11 +241,10 @@ async fn rarest(
         }
         SNAPSHOT => snapshot(services, request, limit).await,
         "/etcdserverpb.Maintenance/Alarm" => {
-            let alarm = |r: AlarmRequest, _| async move {
-                s.require(caller, &maintenance::alarm_access(&r)).await?;
-                maintenance::alarm(s, r)
-            };
-            unary(request, limit, alarm).await
+            unary(request, limit, |r, _| alarm::alarm(s, caller, r)).await
+        }
+        "/etcdserverpb.Maintenance/Downgrade" => {
+            unary(request, limit, |r, _| downgrade::downgrade(s, caller, r)).await
         }
         "/etcdserverpb.Maintenance/MoveLeader" => {
             unary(request, limit, |r, _| maintenance::move_leader(s, r)).await
@@ -379,6 +389,19 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+
+    const FUTURE_BYTES_MAX: usize = 2560;
+
+    fn bytes_of<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every call has this room allocated, and much of it moved; what is rare is boxed.
+    #[test]
+    fn the_future_of_a_call_stays_small() {
+        let bytes = bytes_of(call);
+        assert!(bytes <= FUTURE_BYTES_MAX, "{bytes} bytes");
+    }
 
     #[test]
     fn unknown_paths_are_refused_in_the_words_of_go() {

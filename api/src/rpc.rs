@@ -96,33 +96,50 @@ fn respond(body: Body) -> Response<Body> {
 }
 
 /// Reads the one message of a unary call.
-pub async fn receive_one(request: Request<Incoming>, limit: usize) -> Result<Bytes, Error> {
-    let mut receiver = Receiver::new(request, limit)?;
-    let message = receiver.next().await?;
-    let message = message.ok_or_else(|| Error::internal("unexpected EOF"))?;
-    receiver.expect_end().await?;
-    Ok(message)
+pub fn receive_one(
+    request: Request<Incoming>,
+    limit: usize,
+) -> impl Future<Output = Result<Bytes, Error>> + Send {
+    // Not within the future, which would keep the room for the request's headers.
+    let receiver = Receiver::new(request, limit);
+    async {
+        let mut receiver = receiver?;
+        let message = receiver.next().await?;
+        let message = message.ok_or_else(|| Error::internal("unexpected EOF"))?;
+        receiver.expect_end().await?;
+        Ok(message)
+    }
 }
 
 /// Serves a unary call with `handler`, which is given the message and the length of its encoding.
-pub async fn unary<Q, R, F>(
+pub fn unary<Q, R, F>(
     request: Request<Incoming>,
     limit: usize,
+    handler: impl FnOnce(Q, usize) -> F + Send,
+) -> impl Future<Output = Response<Body>> + Send
+where
+    Q: Message + Default,
+    R: Message,
+    F: Future<Output = Result<R, Error>> + Send,
+{
+    let received = receive_one(request, limit);
+    async { unary_response(answer_one(received.await, handler).await) }
+}
+
+async fn answer_one<Q, R, F>(
+    received: Result<Bytes, Error>,
     handler: impl FnOnce(Q, usize) -> F,
-) -> Response<Body>
+) -> Result<Bytes, Error>
 where
     Q: Message + Default,
     R: Message,
     F: Future<Output = Result<R, Error>>,
 {
-    let result = async {
-        let bytes = receive_one(request, limit).await?;
-        let length = bytes.len();
-        let answer = handler(decode(bytes)?, length).await?;
-        let length = answer.encoded_len();
-        if length > SEND_BYTES_MAX { Err(send_too_large(length)) } else { Ok(framed(&answer)) }
-    };
-    unary_response(result.await)
+    let bytes = received?;
+    let length = bytes.len();
+    let answer = handler(decode(bytes)?, length).await?;
+    let length = answer.encoded_len();
+    if length > SEND_BYTES_MAX { Err(send_too_large(length)) } else { Ok(framed(&answer)) }
 }
 
 /// A message too long to be sent.

@@ -19,6 +19,7 @@ use crate::acceptor::{Acceptor, Door, Http2};
 use crate::access::Rules;
 use crate::admit::Limits;
 use crate::compactor::{self, Retention};
+use crate::discovery::Source;
 use crate::doors::{self, Doors};
 use crate::exit::ExitCell;
 use crate::metrics::tally::Tallies;
@@ -48,6 +49,8 @@ pub struct ServerConfig {
     pub listen_http: Vec<ListenUrl>,
     /// Where other members connect; when empty, the node binds its own addresses.
     pub listen_peer: Vec<ListenUrl>,
+    /// What says who founds the cluster, instead of the node's part.
+    pub discovery: Option<Source>,
     /// How, where a client URL is secure.
     pub client_tls: TlsSettings,
     /// The same for members' URLs, in both directions.
@@ -80,6 +83,8 @@ pub struct ServerConfig {
     pub traces: Option<TraceSettings>,
     /// `--metrics=extensive`: calls are timed.
     pub extensive_metrics: bool,
+    /// Whether to compare this member with its peers before clients are served.
+    pub initial_corrupt_check: bool,
 }
 
 impl ServerConfig {
@@ -92,6 +97,7 @@ impl ServerConfig {
             listen_http: Vec::new(),
             reuse_port: false,
             listen_peer: Vec::new(),
+            discovery: None,
             client_tls: TlsSettings::default(),
             peer_tls: TlsSettings::default(),
             max_request_bytes: 3 << 19,
@@ -108,6 +114,7 @@ impl ServerConfig {
             warning_unary_request_duration: Duration::from_millis(300),
             traces: None,
             extensive_metrics: false,
+            initial_corrupt_check: false,
         }
     }
 
@@ -176,6 +183,10 @@ impl Server {
         let doors = Doors::open(&config)?;
         let client_addresses = doors.client_addresses();
         doors::open_peers(&config, &mut seams)?;
+        if let Some(source) = config.discovery.clone() {
+            let (name, urls) = (&config.node.name, &config.node.initial_advertise_peer_urls);
+            seams.discover = Some(source.open(name, urls));
+        }
         let (traces, sender) = match &config.traces {
             Some(settings) => {
                 settings.start().map(|(traces, sender)| (Some(traces), Some(sender)))?
@@ -294,6 +305,11 @@ impl Conductor {
         let mut clients = None;
         let serving = async {
             node.wait_ready().await;
+            if self.config.initial_corrupt_check && !node.agrees_with_peers().await {
+                let me = node.identity().member_id;
+                let what = format!("{me:x} found data inconsistency with peers");
+                return self.exit.set(Exit::Fatal(holdfast_store::Fatal::new(what)));
+            }
             let doors = std::mem::take(&mut self.doors.clients);
             let runtimes = self.config.runtimes.unwrap_or_else(cores);
             match self.serve(shared, doors, runtimes) {
@@ -341,8 +357,8 @@ impl Conductor {
             traces: self.traces.clone(),
             etcd_version: config.etcd_version,
             lease_ttl_min: config.lease_ttl_min(),
+            quota_bytes: config.node.quota_bytes.map_or(-1, |bytes| bytes as i64),
             auth: Arc::new(config.auth.clone()),
-            quota_bytes: config.node.quota_bytes.map_or(0, |bytes| bytes as i64),
         })
     }
 }

@@ -47,7 +47,7 @@ pub struct Shared {
     pub http: Arc<Rules>,
     /// How clients authenticate.
     pub auth: Arc<auth::Settings>,
-    /// `--quota-backend-bytes`, as `Status` tells it.
+    /// This member's `--quota-backend-bytes`; -1 without a limit.
     pub quota_bytes: i64,
 }
 
@@ -97,7 +97,7 @@ impl Services {
 
     /// Whether this member only learns, and so serves next to nothing.
     pub fn is_learner(&self) -> bool {
-        self.node().status().is_learner
+        self.node().is_learner()
     }
 
     /// Refuses a call by its metadata, or because this member is a learner and the call is not one

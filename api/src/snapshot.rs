@@ -126,6 +126,7 @@ impl Desk {
         let history = services.node().history().await?;
         let index = history.position().index;
         let members = services.node().members();
+        let alarms = services.reader.alarms();
         let version = minor_version(services.shared.etcd_version);
         let estimate = estimate(services);
         let room = self.room.clone();
@@ -134,7 +135,8 @@ impl Desk {
             if bytes_max < estimate {
                 return Err(BuildError::NoSpace);
             }
-            Build::begin(nameless(room.directory())?, bytes_max, history, &members, &version)
+            let file = nameless(room.directory())?;
+            Build::begin(file, bytes_max, history, &members, &alarms, &version)
         };
         let pool = &services.shared.pool;
         let mut build = pool.run(begin).await.map_err(BuildError::Refused)??;

@@ -59,6 +59,10 @@ errors! {
     InvalidSortOption, InvalidArgument, "etcdserver: invalid sort option";
     MemberBadUrls, InvalidArgument, "etcdserver: given member URLs are invalid";
     RequestTooLarge, InvalidArgument, "etcdserver: request is too large";
+    WrongDowngradeVersionFormat, InvalidArgument,
+        "etcdserver: wrong downgrade target version format";
+    InvalidDowngradeTargetVersion, InvalidArgument,
+        "etcdserver: invalid downgrade target version";
     UserEmpty, InvalidArgument, "etcdserver: user name is empty";
     RoleEmpty, InvalidArgument, "etcdserver: role name is empty";
     AuthenticationFailed, InvalidArgument,
@@ -79,9 +83,11 @@ errors! {
     AuthNotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled";
     LeaseNotFound, NotFound, "etcdserver: requested lease not found";
     MemberNotFound, NotFound, "etcdserver: member not found";
+    UnknownMethod, Unknown, "etcdserver: unknown method";
     TooManyRequests, Unknown, "etcdserver: too many requests";
     MemberNotEnoughStarted, Unknown,
         "etcdserver: re-configuration failed due to not enough started members";
+    NoSpace, ResourceExhausted, "etcdserver: mvcc: database space exceeded";
     LeaseExists, FailedPrecondition, "etcdserver: lease already exists";
     MemberExists, FailedPrecondition, "etcdserver: member ID already exist";
     PeerUrlExists, FailedPrecondition, "etcdserver: Peer URLs already exists";
@@ -92,6 +98,8 @@ errors! {
     NotLeader, FailedPrecondition, "etcdserver: not leader";
     NotSupportedForLearner, FailedPrecondition, "etcdserver: rpc not supported for learner";
     BadLeaderTransferee, FailedPrecondition, "etcdserver: bad leader transferee";
+    DowngradeInProcess, FailedPrecondition,
+        "etcdserver: cluster has a downgrade job in progress";
     Compacted, OutOfRange, "etcdserver: mvcc: required revision has been compacted";
     FutureRevision, OutOfRange, "etcdserver: mvcc: required revision is a future revision";
     LeaseTtlTooLarge, OutOfRange, "etcdserver: too large lease TTL";
@@ -104,6 +112,7 @@ errors! {
     TimeoutDueToConnectionLost, Unavailable,
         "etcdserver: request timed out, possibly due to connection lost";
     Unhealthy, Unavailable, "etcdserver: unhealthy cluster";
+    Corrupt, DataLoss, "etcdserver: corrupt cluster";
 }
 
 /// Why a watcher was not made, in the words of `cancel_reason`.
@@ -195,6 +204,9 @@ impl From<Rejected> for Error {
             Rejected::KeyNotFound => Self::KeyNotFound,
             // Only a leader's own expiry is decided in a term; a client never sees its answer.
             Rejected::ExpiryOutdated => Self::LeaseNotFound,
+            Rejected::NoSpace => Self::NoSpace,
+            Rejected::DowngradeInProcess => Self::DowngradeInProcess,
+            Rejected::Corrupt => Self::Corrupt,
             Rejected::Auth(refusal) => refusal.into(),
         }
     }
@@ -227,6 +239,7 @@ impl From<ProposeError> for Error {
     fn from(error: ProposeError) -> Self {
         match error {
             ProposeError::TooManyRequests => Self::TooManyRequests,
+            ProposeError::NoSpace => Self::NoSpace,
             ProposeError::TooLarge => Self::RequestTooLarge,
             ProposeError::TooDeep => Self::txn_too_deep(),
             ProposeError::TimedOut => Self::Timeout,
@@ -281,7 +294,7 @@ mod tests {
     use super::*;
 
     /// Written out a second time, as clients have it.
-    const AS_CLIENTS_HAVE_THEM: [(i32, &str); 51] = [
+    const AS_CLIENTS_HAVE_THEM: [(i32, &str); 57] = [
         (1, "watch canceled"),
         (3, "key is not provided"),
         (3, "key not found"),
@@ -293,6 +306,8 @@ mod tests {
         (3, "invalid sort option"),
         (3, "given member URLs are invalid"),
         (3, "request is too large"),
+        (3, "wrong downgrade target version format"),
+        (3, "invalid downgrade target version"),
         (3, "user name is empty"),
         (3, "role name is empty"),
         (3, "authentication failed, invalid user ID or password"),
@@ -312,8 +327,10 @@ mod tests {
         (9, "authentication is not enabled"),
         (5, "requested lease not found"),
         (5, "member not found"),
+        (2, "unknown method"),
         (2, "too many requests"),
         (2, "re-configuration failed due to not enough started members"),
+        (8, "mvcc: database space exceeded"),
         (9, "lease already exists"),
         (9, "member ID already exist"),
         (9, "Peer URLs already exists"),
@@ -323,6 +340,7 @@ mod tests {
         (9, "not leader"),
         (9, "rpc not supported for learner"),
         (9, "bad leader transferee"),
+        (9, "cluster has a downgrade job in progress"),
         (11, "mvcc: required revision has been compacted"),
         (11, "mvcc: required revision is a future revision"),
         (11, "too large lease TTL"),
@@ -333,6 +351,7 @@ mod tests {
         (14, "request timed out, possibly due to previous leader failure"),
         (14, "request timed out, possibly due to connection lost"),
         (14, "unhealthy cluster"),
+        (15, "corrupt cluster"),
     ];
 
     #[test]

@@ -48,6 +48,8 @@ pub struct TlsSettings {
     pub allowed_hostnames: Vec<String>,
     /// Whether a client's certificate need not name the address that it comes from.
     pub skip_address_check: bool,
+    /// Whether any certificate of the other side is taken, as a client.
+    pub skip_verification: bool,
     /// A certificate to make, when there is none.
     pub self_signed: Option<SelfSigned>,
     /// Cipher suites of TLS 1.2, by Go's names; all when there are none.

@@ -50,6 +50,8 @@ pub enum Task {
     Check {
         /// Which.
         directory: PathBuf,
+        /// Where its log lies, if not within it.
+        log: Option<PathBuf>,
     },
 }
 
@@ -80,6 +82,8 @@ pub struct Target {
     pub name: String,
     /// The folder of its data.
     pub data_directory: PathBuf,
+    /// The folder of its log, if apart.
+    pub log_directory: Option<PathBuf>,
     /// All members.
     pub cluster: Cluster,
     /// Tells clusters apart.
@@ -136,7 +140,7 @@ pub fn run(task: &Task) -> ExitCode {
         Task::Migrate { from, log, restore } => {
             migrate::migrate(from, log.as_deref(), restore).map(|done| done + "\n")
         }
-        Task::Check { directory } => check::check(directory),
+        Task::Check { directory, log } => check::check(directory, log.as_deref()),
     };
     match result {
         Ok(text) => {

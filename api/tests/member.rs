@@ -100,6 +100,42 @@ fn a_data_directory_of_etcd_is_left_alone() {
 }
 
 #[test]
+fn a_log_apart_is_used_and_asked_for() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let port = free_ports(2);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let plain = flags(&data, port);
+    let apart = [&plain[..], &[format!("--wal-dir={}", log.display())]].concat();
+    let mut member = Program::start(&apart);
+    member.until(READY);
+    put(&endpoint, "key", "value");
+    let check = |more: &[String]| {
+        let words = ["util", "check", data.to_str().expect("text")].map(str::to_owned);
+        Program::start(&[&words[..], more].concat()).ended()
+    };
+    let by_flag = [format!("--wal-dir={}", log.display())];
+    assert!(check(&by_flag).1.concat().contains("in use"));
+    member.signal(Signal::KILL);
+    member.ended();
+    let mode = std::fs::metadata(&log).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert!(log.join("wal").is_dir() && !data.join("wal").exists());
+    let error = refused(&plain);
+    assert!(error.contains("--wal-dir"), "{error}");
+    let mut member = Program::start(&apart);
+    member.until(READY);
+    assert_eq!(get(&endpoint, "key").as_deref(), Some(&b"value"[..]));
+    member.signal(Signal::TERM);
+    member.ended();
+    let (status, lines) = check(&by_flag);
+    assert!(status.success() && lines.concat().contains("is whole"), "{lines:?}");
+    let (status, lines) = check(&[]);
+    assert!(!status.success() && lines.concat().contains("--wal-dir"), "{lines:?}");
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let port = free_ports(2);

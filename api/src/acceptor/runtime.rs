@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use http::header::UPGRADE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -20,6 +22,7 @@ use crate::net::Stream;
 use crate::rejection::{self, Endpoint};
 use crate::rpc::Body;
 use crate::services::{Services, Shared};
+use crate::takeover::Takeover;
 use crate::{http as endpoints, router};
 
 /// How long connections may take to finish their requests when the server stops.
@@ -126,17 +129,24 @@ async fn connection(
             return;
         }
     }
+    let takeover = Takeover::default();
+    let left = takeover.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let services = services.clone();
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(left.clone());
+        }
         if !is_plain {
             request.extensions_mut().insert(Encrypted);
         }
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }
-        async move { Ok::<_, Infallible>(answer(services, purpose, request).await) }
+        let answer = answer(services, purpose, request);
+        async { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = builder.serve_connection(TokioIo::new(MendedAuthority::new(stream)), service);
+    let io = TokioIo::new(MendedAuthority::new(stream));
+    let connection = builder.serve_connection_with_upgrades(io, service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -145,22 +155,26 @@ async fn connection(
             connection.await
         }
     };
+    if let Some(next) = takeover.take() {
+        next.await;
+    }
     if let Err(error) = ended {
         // Clients go away in the middle of things all the time.
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-async fn answer(
+/// Boxed, because hyper and tokio move what answers a request about several times.
+fn answer(
     services: Arc<Services>,
     purpose: Purpose,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> BoxFuture<'static, Response<Body>> {
     match purpose {
-        Purpose::Clients => router::serve(services, request).await,
-        Purpose::Grpc if router::is_call(&request) => router::serve(services, request).await,
-        Purpose::Http if !router::is_call(&request) => router::serve(services, request).await,
-        Purpose::Grpc | Purpose::Http => endpoints::not_here(),
-        Purpose::Health => endpoints::serve(services, request).await,
+        Purpose::Clients => router::serve(services, request),
+        Purpose::Grpc if router::is_call(&request) => router::serve(services, request),
+        Purpose::Http if !router::is_call(&request) => router::serve(services, request),
+        Purpose::Grpc | Purpose::Http => Box::pin(std::future::ready(endpoints::not_here())),
+        Purpose::Health => Box::pin(endpoints::serve(services, request)),
     }
 }

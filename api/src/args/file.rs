@@ -1,13 +1,13 @@
 //! `--config-file`: a YAML (or JSON) file in the place of all flags and variables.
 //!
 //! Keys are etcd's: flag names, durations in nanoseconds, lists where a flag takes several values,
-//! TLS settings in two groups of their own. A key that nobody knows is passed over, as in etcd, but
+//! TLS settings in two groups of their own, and those of discovery in groups within a group. A key that nobody knows is passed over, as in etcd, but
 //! not without a warning.
 
 use std::fs::File;
 use std::io::Read as _;
 
-use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
+use saphyr::{LoadableYamlNode as _, Mapping, Scalar, Yaml};
 
 use super::table::{self, Flag, Kind};
 use super::{ArgumentError, Given, Source, Values, value};
@@ -15,10 +15,10 @@ use super::{ArgumentError, Given, Source, Values, value};
 /// Longer than any file of settings; what is longer is something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Keys within a group, and the flags they stand for.
+/// Keys within a group, and the flags they stand for. A group within another has a name with a dot.
 type Group = (&'static str, &'static [(&'static str, &'static str)]);
 
-const GROUPS: [Group; 3] = [
+const GROUPS: [Group; 7] = [
     (
         "client-transport-security",
         &[
@@ -50,6 +50,31 @@ const GROUPS: [Group; 3] = [
     (
         "socket-options",
         &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")],
+    ),
+    ("discovery-config", &[("token", "discovery-token")]),
+    (
+        "discovery-config.client",
+        &[
+            ("endpoints", "discovery-endpoints"),
+            ("dial-timeout", "discovery-dial-timeout"),
+            ("request-timeout", "discovery-request-timeout"),
+            ("keepalive-time", "discovery-keepalive-time"),
+            ("keepalive-timeout", "discovery-keepalive-timeout"),
+        ],
+    ),
+    (
+        "discovery-config.client.secure",
+        &[
+            ("cert", "discovery-cert"),
+            ("key", "discovery-key"),
+            ("cacert", "discovery-cacert"),
+            ("insecure-transport", "discovery-insecure-transport"),
+            ("insecure-skip-tls-verify", "discovery-insecure-skip-tls-verify"),
+        ],
+    ),
+    (
+        "discovery-config.client.auth",
+        &[("username", "discovery-user"), ("password", "discovery-password")],
     ),
 ];
 
@@ -85,24 +110,34 @@ fn parse(text: &str, warnings: &mut Vec<String>) -> Result<Values, ArgumentError
             return Err(refused("the configuration file is no mapping of names".to_owned()));
         }
     };
+    take(&mut values, warnings, None, mapping)?;
+    Ok(values)
+}
+
+/// Takes over all of a mapping, which is a group or the whole file.
+fn take(
+    values: &mut Values,
+    warnings: &mut Vec<String>,
+    within: Option<&Group>,
+    mapping: &Mapping<'_>,
+) -> Result<(), ArgumentError> {
     for (key, node) in mapping {
         let key = key.as_str().unwrap_or_default();
-        let group = GROUPS.iter().find(|(name, _)| *name == key);
-        match (group, node) {
-            (Some((name, keys)), Yaml::Mapping(inner)) => {
-                for (key, node) in inner {
-                    let key = key.as_str().unwrap_or_default();
-                    let flag =
-                        keys.iter().find(|(inside, _)| *inside == key).map(|(_, flag)| *flag);
-                    set(&mut values, warnings, &format!("{name}.{key}"), flag, node)?;
-                }
+        let (path, flag) = match within {
+            Some((name, keys)) => {
+                let flag = keys.iter().find(|(inside, _)| *inside == key).map(|(_, flag)| *flag);
+                (format!("{name}.{key}"), flag)
             }
+            None => (key.to_owned(), Some(key)),
+        };
+        match (GROUPS.iter().find(|(name, _)| *name == path), node) {
+            (Some(group), Yaml::Mapping(inner)) => take(values, warnings, Some(group), inner)?,
             (Some(_), Yaml::Value(Scalar::Null)) => {}
-            (Some(_), _) => return Err(refused(format!("{key} is no mapping of names"))),
-            (None, node) => set(&mut values, warnings, key, Some(key), node)?,
+            (Some(_), _) => return Err(refused(format!("{path} is no mapping of names"))),
+            (None, node) => set(values, warnings, &path, flag, node)?,
         }
     }
-    Ok(values)
+    Ok(())
 }
 
 /// Takes one setting over.
@@ -230,6 +265,17 @@ mod tests {
         let peer = "peer-transport-security:\n  cert-file: /p\n  client-cert-auth: true\n";
         assert_eq!(given(peer, "peer-cert-file"), "/p");
         assert_eq!(given(peer, "peer-client-cert-auth"), "true");
+        let discovery = "discovery-config:\n  token: t\n  client:\n    endpoints: [a:1, b:1]\n    \
+                         dial-timeout: 5000000000\n    secure: {cacert: /ca}\n    auth: {username: u}\n";
+        for (flag, expected) in [
+            ("discovery-token", "t"),
+            ("discovery-endpoints", "a:1,b:1"),
+            ("discovery-dial-timeout", "5000000000ns"),
+            ("discovery-cacert", "/ca"),
+            ("discovery-user", "u"),
+        ] {
+            assert_eq!(given(discovery, flag), expected);
+        }
     }
 
     #[test]
@@ -267,6 +313,7 @@ mod tests {
             "listen-client-urls: nonsense",
             "- a\n- b\n",
             "client-transport-security: 5",
+            "discovery-config: {client: {auth: x}}",
         ] {
             assert!(read(text).is_err(), "{text:?}");
         }

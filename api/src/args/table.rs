@@ -80,10 +80,10 @@ use Kind::{
 
 const NOT_BUILT: &str = "it is not built yet";
 const NO_NEED: &str = "there is nothing to set in this server";
-const ONE_FOLDER: &str = "the log lies in the data directory, and cannot lie elsewhere yet";
 const PINGS: &str = "clients may ping as often as they like";
 const ALWAYS_REUSED: &str = "listeners always set SO_REUSEADDR";
-const NO_DISCOVERY: &str = "discovery is not built yet, give --initial-cluster";
+const NO_DISCOVERY_V2: &str = "discovery by the v2 API does not exist in this server, \
+    give --initial-cluster or --discovery-token with --discovery-endpoints";
 const NO_V2: &str = "the v2 API does not exist in this server";
 const NO_PROXY: &str = "the v2 proxy does not exist in this server";
 const NO_SELF: &str = "this member does not connect to itself";
@@ -111,7 +111,7 @@ pub const DEVELOPMENT: &[Flag] = &[
 pub const SERVER: &[Flag] = &[
     row("Member", "name", Text, "default", Works, "Human-readable name of this member."),
     row("Member", "data-dir", Text, "", Works, "Folder that holds everything this member keeps (default ${name}.etcd)."),
-    row("Member", "wal-dir", Text, "", Refused(ONE_FOLDER), "Folder of the write-ahead log, when apart from the data."),
+    row("Member", "wal-dir", Text, "", Works, "Folder of the write-ahead log, when apart from the data."),
     row("Member", "snapshot-count", Uint, "10000", Works, "Entries between two checkpoints, at least."),
     row("Member", "snapshot-catchup-entries", Uint, "5000", Works, "Entries kept behind a checkpoint for slow members."),
     row("Member", "heartbeat-interval", Uint, "100", Works, "Milliseconds between a leader's heartbeats."),
@@ -139,31 +139,31 @@ pub const SERVER: &[Flag] = &[
     row("Member", "enable-grpc-gateway", Bool, "true", Works, "Serve the JSON gateway."),
     row("Member", "raft-read-timeout", Duration, "5s", None(NO_NEED), "Read timeout between members."),
     row("Member", "raft-write-timeout", Duration, "5s", None(NO_NEED), "Write timeout between members."),
-    row("Member", "feature-gates", Gates, "", None(NOT_BUILT), "Feature gates, name=true|false."),
+    row("Member", "feature-gates", Gates, "", Works, "Feature gates, name=true|false: InitialCorruptCheck and CompactHashCheck do something."),
 
     row("Clustering", "initial-advertise-peer-urls", Urls, "http://localhost:2380", Works, "This member's peer URLs, as the others reach them."),
     row("Clustering", "initial-cluster", Cluster, "", Works, "Members to begin with: name=url,name=url (default: this one alone)."),
     row("Clustering", "initial-cluster-state", OneOf(&["new", "existing"]), "new", Works, "Whether the cluster begins now or this member joins one."),
     row("Clustering", "initial-cluster-token", Text, "etcd-cluster", Works, "Token that tells clusters apart."),
     row("Clustering", "advertise-client-urls", Urls, "http://localhost:2379", Works, "This member's client URLs, as clients reach them."),
-    row("Clustering", "discovery", Text, "", Refused(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-token", Text, "", Refused(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-endpoints", Text, "", Refused(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-dial-timeout", Duration, "2s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-request-timeout", Duration, "5s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-keepalive-time", Duration, "2s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-keepalive-timeout", Duration, "6s", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-insecure-transport", Bool, "true", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-insecure-skip-tls-verify", Bool, "false", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-cert", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-key", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-cacert", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-user", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-password", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-proxy", Text, "", None(NO_DISCOVERY), "Bootstrap through a discovery service."),
-    row("Clustering", "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", None(NO_DISCOVERY), "What to do when discovery fails."),
-    row("Clustering", "discovery-srv", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
-    row("Clustering", "discovery-srv-name", Text, "", Refused(NO_DISCOVERY), "Bootstrap through DNS."),
+    row("Clustering", "discovery", Text, "", Refused(NO_DISCOVERY_V2), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-token", Text, "", Works, "Found the cluster with whoever registers under this token at --discovery-endpoints; ignored once there is data."),
+    row("Clustering", "discovery-endpoints", Text, "", Works, "Client URLs of another cluster, this one or etcd, where members register."),
+    row("Clustering", "discovery-dial-timeout", Duration, "2s", Works, "Wait for a connection to it; 0 for no limit."),
+    row("Clustering", "discovery-request-timeout", Duration, "5s", Works, "Wait for its answer."),
+    row("Clustering", "discovery-keepalive-time", Duration, "2s", Works, "Interval of pings to it, of 10s at least; 0 turns them off."),
+    row("Clustering", "discovery-keepalive-timeout", Duration, "6s", Works, "Wait for the answer to a ping."),
+    row("Clustering", "discovery-insecure-transport", Bool, "true", Works, "Connect without TLS where an endpoint has no scheme and no other flag asks for TLS."),
+    row("Clustering", "discovery-insecure-skip-tls-verify", Bool, "false", Works, "Take any certificate of it."),
+    row("Clustering", "discovery-cert", Text, "", Works, "Certificate of this member towards it."),
+    row("Clustering", "discovery-key", Text, "", Works, "Key of that certificate."),
+    row("Clustering", "discovery-cacert", Text, "", Works, "Authorities for its certificates; the system's by default."),
+    row("Clustering", "discovery-user", Text, "", Works, "User there, or user:password."),
+    row("Clustering", "discovery-password", Text, "", Works, "Password of that user."),
+    row("Clustering", "discovery-proxy", Text, "", None(NO_DISCOVERY_V2), "Bootstrap through a discovery service."),
+    row("Clustering", "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", None(NO_DISCOVERY_V2), "What to do when discovery fails."),
+    row("Clustering", "discovery-srv", Text, "", Works, "Domain whose SRV records name the members of the initial cluster; ignored once there is data."),
+    row("Clustering", "discovery-srv-name", Text, "", Works, "Suffix of the services that are asked for there."),
     row("Clustering", "strict-reconfig-check", Bool, "true", Works, "Refuse changes of membership that would lose the quorum."),
     row("Clustering", "pre-vote", Bool, "true", Works, "Ask for votes before raising the term."),
     row("Clustering", "auto-compaction-retention", Retention, "0", Works, "History to keep when compacting by itself: hours, a duration, or revisions; 0 compacts nothing."),
@@ -218,8 +218,8 @@ pub const SERVER: &[Flag] = &[
     row("Monitoring and logging", "distributed-tracing-instance-id", Text, "", Works, "Instance named in traces."),
     row("Monitoring and logging", "distributed-tracing-sampling-rate", Int, "0", Works, "Calls traced of a million, when whoever calls does not decide it."),
 
-    row("Maintenance", "corrupt-check-time", Duration, "0s", None(NOT_BUILT), "Interval of comparisons between members."),
-    row("Maintenance", "compact-hash-check-time", Duration, "1m0s", None(NOT_BUILT), "Interval of hash comparisons."),
+    row("Maintenance", "corrupt-check-time", Duration, "0s", Works, "Interval at which the leader compares all members' data; 0 for never."),
+    row("Maintenance", "compact-hash-check-time", Duration, "1m0s", Works, "Interval at which it looks for a compaction to compare after (CompactHashCheck)."),
     row("Maintenance", "compaction-batch-limit", Int, "1000", None(NO_NEED), "Revisions removed in one compaction step."),
     row("Maintenance", "compaction-sleep-interval", Duration, "10ms", None(NO_NEED), "Pause between compaction steps."),
     row("Maintenance", "watch-progress-notify-interval", Duration, "10m0s", Works, "Interval of progress notifications; at least 100ms."),
@@ -254,10 +254,10 @@ pub const SERVER: &[Flag] = &[
     row("Older names", "experimental-warning-unary-request-duration", Duration, "300ms", Alias("warning-unary-request-duration"), ""),
     row("Older names", "experimental-watch-progress-notify-interval", Duration, "10m0s", Alias("watch-progress-notify-interval"), ""),
     row("Older names", "experimental-max-learners", Int, "1", Alias("max-learners"), ""),
-    row("Older names", "experimental-compact-hash-check-enabled", Bool, "false", None(NOT_BUILT), ""),
+    row("Older names", "experimental-compact-hash-check-enabled", Bool, "false", Works, ""),
     row("Older names", "experimental-enable-lease-checkpoint", Bool, "false", None(NOT_BUILT), ""),
     row("Older names", "experimental-enable-lease-checkpoint-persist", Bool, "false", None(NOT_BUILT), ""),
-    row("Older names", "experimental-initial-corrupt-check", Bool, "false", None(NOT_BUILT), ""),
+    row("Older names", "experimental-initial-corrupt-check", Bool, "false", Works, ""),
     row("Older names", "experimental-stop-grpc-service-on-defrag", Bool, "false", None(NOT_BUILT), ""),
     row("Older names", "experimental-txn-mode-write-with-shared-buffer", Bool, "true", None(NO_NEED), ""),
     row("Older names", "experimental-enable-v2v3", Text, "", None(NO_V2), ""),

@@ -163,8 +163,7 @@ fn a_wrong_variable_names_itself_and_an_unknown_one_is_warned_about() {
 #[test]
 fn flags_without_effect_are_accepted_with_one_warning_each() {
     let texts = [
-        "--experimental-initial-corrupt-check=true",
-        "--feature-gates=InitialCorruptCheck=true",
+        "--experimental-enable-lease-checkpoint=true",
         "--backend-batch-limit=5",
         "--v",
         "--enable-pprof=false",
@@ -172,10 +171,7 @@ fn flags_without_effect_are_accepted_with_one_warning_each() {
     let settings = settings(&texts, &[]);
     let flags: Vec<&str> =
         settings.warnings().iter().map(|text| text.split(' ').next().unwrap_or("")).collect();
-    assert_eq!(
-        flags,
-        ["--backend-batch-limit", "--experimental-initial-corrupt-check", "--feature-gates", "--v"]
-    );
+    assert_eq!(flags, ["--backend-batch-limit", "--experimental-enable-lease-checkpoint", "--v"]);
 }
 
 #[test]
@@ -192,14 +188,18 @@ fn an_experimental_name_is_the_flag_it_became() {
 
 #[test]
 fn what_is_unsafe_to_ignore_is_refused_unless_it_says_the_default() {
-    for text in ["--discovery-token=x", "--wal-dir=/x"] {
-        let error = failure(&[text], &[]).to_string();
-        let flag = text.split('=').next().expect("a flag");
-        assert!(error.starts_with(&format!("{flag} cannot be honoured")), "{error}");
-    }
+    let error = failure(&["--discovery=http://example.com/t"], &[]).to_string();
+    assert!(error.starts_with("--discovery cannot be honoured"), "{error}");
+    let way_out = "give --initial-cluster or --discovery-token with --discovery-endpoints";
+    assert!(error.ends_with(way_out), "{error}");
+    let by_variable = settings(&[], &[("ETCD_DISCOVERY_TOKEN", "t")]);
+    assert_eq!(by_variable.text("discovery-token"), "t");
     let settings = settings(&["--force-new-cluster", "--auth-token=simple"], &[]);
     assert!(settings.warnings().is_empty());
-    assert!(matches!(failure(&[], &[("ETCD_WAL_DIR", "/x")]), ArgumentError::Refused(_)));
+    assert!(matches!(
+        failure(&[], &[("ETCD_DISCOVERY", "http://example.com/t")]),
+        ArgumentError::Refused(_)
+    ));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{ArgumentError, Values, go};
 const NEW_MEMBER: &[&str] = &[
     "name",
     "data-dir",
+    "wal-dir",
     "initial-cluster",
     "initial-cluster-token",
     "initial-advertise-peer-urls",
@@ -26,6 +27,7 @@ const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'sta
 /// The flags of all commands.
 pub(super) const FLAGS: &[Flag] = &[
     flag("data-dir", Kind::Text, "", "folder of the new member's data; ${name}.etcd if empty"),
+    flag("wal-dir", Kind::Text, "", "folder of its log, when apart from the data"),
     flag("name", Kind::Text, "default", "name of the new member"),
     flag(
         "initial-cluster",
@@ -49,7 +51,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "call everything before the raised revision compacted (needed to raise it)",
     ),
     flag("from", Kind::Text, "", "etcd's data directory"),
-    flag("wal-dir", Kind::Text, "", "etcd's --wal-dir, if it had one"),
+    flag("from-wal-dir", Kind::Text, "", "etcd's --wal-dir, if it had one"),
     flag("write-out", Kind::OneOf(&["simple", "json", "table"]), "simple", "form of the output"),
     flag("w", Kind::OneOf(&["simple", "json", "table"]), "simple", "the same as --write-out"),
 ];
@@ -94,18 +96,17 @@ fn task(words: &[&str], values: &Values) -> Result<Task, ArgumentError> {
             Ok(Task::Restore { file: file.into(), skip_hash_check, restore })
         }
         ["migrate"] => {
-            let settings = settings(&[NEW_MEMBER, &["from", "wal-dir"]])?;
+            let settings = settings(&[NEW_MEMBER, &["from", "from-wal-dir"]])?;
             if settings.text("from").is_empty() {
                 return usage("migrate needs --from, etcd's data directory".to_owned());
             }
             let from = settings.text("from").into();
-            let log = Some(settings.text("wal-dir")).filter(|log| !log.is_empty());
-            let log = log.map(PathBuf::from);
+            let log = folder(&settings, "from-wal-dir");
             Ok(Task::Migrate { from, log, restore: restore(&settings)? })
         }
         ["check", directory] => {
-            settings(&[])?;
-            Ok(Task::Check { directory: directory.into() })
+            let log = folder(&settings(&[&["wal-dir"]])?, "wal-dir");
+            Ok(Task::Check { directory: directory.into(), log })
         }
         _ => usage(format!("unknown command {:?} for \"holdfast util\"", words.join(" "))),
     }
@@ -120,6 +121,11 @@ fn settings(values: &Values, allowed: &[&[&str]]) -> Result<Settings, ArgumentEr
     Ok(Settings::new(FLAGS, values.clone()))
 }
 
+/// A folder that may be left out.
+fn folder(settings: &Settings, flag: &str) -> Option<PathBuf> {
+    Some(settings.text(flag)).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 fn restore(settings: &Settings) -> Result<Restore, ArgumentError> {
     let name = settings.text("name").to_owned();
     let data_directory = match settings.text("data-dir") {
@@ -131,6 +137,7 @@ fn restore(settings: &Settings) -> Result<Restore, ArgumentError> {
     let target = Target {
         name,
         data_directory,
+        log_directory: folder(settings, "wal-dir"),
         cluster: cluster.expect("checked when it was read"),
         cluster_token: settings.text("initial-cluster-token").to_owned(),
         peer_urls: peer_urls.expect("checked when it was read").into_vec(),

@@ -109,6 +109,12 @@ fn unit_seconds(unit: &str) -> Result<f64, String> {
     })
 }
 
+/// The gates of a checked text, in order.
+pub fn parse_gates(text: &str) -> Vec<(&str, bool)> {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.filter_map(|(name, on)| Some((name.trim(), parse_bool(on.trim()).ok()?))).collect()
+}
+
 fn check_gates(text: &str) -> Result<(), String> {
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (name, value) =

@@ -40,6 +40,11 @@ impl Services {
         if !self.reader.auth_enabled() {
             return Ok(None);
         }
+        // Boxed, here and in other rare turns: every call would carry the room for it about.
+        Box::pin(self.credentials_of(caller)).await
+    }
+
+    async fn credentials_of(&self, caller: &Caller) -> Result<Option<Credentials>, Error> {
         match caller {
             Caller::Anonymous => Ok(None),
             Caller::Token(token) => match &self.shared.auth.tokens {

@@ -13,7 +13,7 @@ pub fn required(path: &str) -> Option<Access<'static>> {
         ("etcdserverpb.KV", "Compact") => Some(Access::Administer),
         ("etcdserverpb.Cluster", "MemberList") => Some(Access::Authenticated),
         ("etcdserverpb.Maintenance", "Status") => Some(Access::Authenticated),
-        // Listing is for anybody, the rest for root: see `maintenance`.
+        // Listing is for anybody, the rest for root: see `alarm`.
         ("etcdserverpb.Maintenance", "Alarm") => None,
         ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance", _) => Some(Access::Administer),
         _ => None,

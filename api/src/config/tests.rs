@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::args::{Invocation, parse};
+use crate::discovery::RecordSettings;
 
 fn resolve(arguments: &[&str]) -> Result<(Config, Vec<String>), ConfigError> {
     let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
@@ -139,6 +140,14 @@ fn a_member_with_data_no_longer_reads_its_initial_cluster() {
     assert!(resolve(&flags).is_err(), "an empty log is no member");
     std::fs::write(folder.path().join("wal/0"), b"").expect("written");
     assert!(resolve(&flags).is_ok());
+    let log = tempfile::tempdir().expect("a folder");
+    let apart = format!("--wal-dir={}", log.path().display());
+    let flags = [&flags[..], &[apart.as_str()]].concat();
+    assert!(resolve(&flags).is_err(), "the log does not lie there");
+    std::fs::create_dir(log.path().join("wal")).expect("made");
+    std::fs::write(log.path().join("wal/0"), b"").expect("written");
+    let (config, _) = resolve(&flags).expect("it does");
+    assert_eq!(config.log_directory.as_deref(), Some(log.path()));
 }
 
 #[test]
@@ -178,4 +187,96 @@ fn members_are_not_let_in_by_public_authorities() {
     assert!(warned(&resolve(&clients).expect("taken").1));
     let trusting = [&clients[..], &["--trusted-ca-file=a"]].concat();
     assert!(!warned(&resolve(&trusting).expect("taken").1));
+}
+
+#[test]
+fn comparisons_between_members_have_flags_and_gates_of_several_generations() {
+    let comparisons = |texts: &[&str]| {
+        let (config, warnings) = resolve(texts).expect("valid");
+        (config.comparisons, warnings.len())
+    };
+    let off = Comparisons::default();
+    let at_start = Comparisons { at_start: true, ..off };
+    let minute = Some(Duration::from_secs(60));
+    let after_compactions = Comparisons { compacted_every: minute, ..off };
+    let newest = Comparisons { newest_every: minute, ..off };
+    assert_eq!(comparisons(&[]), (off, 0));
+    assert_eq!(comparisons(&["--feature-gates=InitialCorruptCheck=true"]), (at_start, 0));
+    assert_eq!(comparisons(&["--experimental-initial-corrupt-check"]), (at_start, 1));
+    assert_eq!(comparisons(&["--feature-gates=CompactHashCheck=true"]), (after_compactions, 0));
+    assert_eq!(comparisons(&["--experimental-compact-hash-check-enabled"]), (after_compactions, 1));
+    let both = Comparisons { at_start: true, ..after_compactions };
+    assert_eq!(comparisons(&["--feature-gates=AllAlpha=true"]), (both, 0));
+    assert_eq!(comparisons(&["--feature-gates=AllAlpha=true,CompactHashCheck=f"]), (at_start, 0));
+    assert_eq!(comparisons(&["--feature-gates=LeaseCheckpoint=true"]), (off, 1));
+    assert_eq!(comparisons(&["--corrupt-check-time=1m"]), (newest, 0));
+    let never = ["--feature-gates=CompactHashCheck=true", "--compact-hash-check-time=0"];
+    let error = resolve(&never).expect_err("never is no interval").to_string();
+    assert_eq!(error, "--compact-hash-check-time must be >0 (set to 0s)");
+}
+
+#[test]
+fn discovery_takes_the_place_of_the_initial_cluster() {
+    let flags = ["--discovery-token=t", "--discovery-endpoints=a:1,https://b:2,a:1"];
+    let (config, warnings) = resolve(&flags).expect("valid");
+    let registry = |config: &Config| match &config.discovery {
+        Some(Source::Registry(registry)) => registry.clone(),
+        other => panic!("{other:?}"),
+    };
+    let discovery = registry(&config);
+    assert_eq!(format!("{:?}", discovery.endpoints), "[a:1, https://b:2]");
+    assert_eq!(discovery.dial_timeout, Duration::from_secs(2));
+    assert_eq!(discovery.request_timeout, Duration::from_secs(5));
+    assert_eq!((discovery.login.clone(), warnings), (None, Vec::new()));
+    let server = config.into_server();
+    assert!(server.discovery.is_some());
+    assert_eq!(server.node.initial_cluster_token, "t");
+    let more = ["--discovery-user=u:p:q", "--discovery-cacert=/ca", "--name=n"];
+    let (config, _) = resolve(&[&flags[..], &more[..]].concat()).expect("valid");
+    let discovery = registry(&config);
+    let login = discovery.login.expect("given");
+    assert_eq!((login.user.as_str(), login.password.as_str()), ("u", "p:q"));
+    assert_eq!(discovery.endpoints[0], crate::discovery::Endpoint::parse("a:1", true).unwrap());
+    let (config, warnings) = resolve(&["--discovery-cacert=/ca"]).expect("valid");
+    assert!(config.discovery.is_none() && warnings.len() == 1, "{warnings:?}");
+}
+
+#[test]
+fn discovery_by_dns_keeps_the_token_of_the_initial_cluster() {
+    let flags = ["--discovery-srv=d", "--discovery-srv-name=n", "--initial-cluster-token=t"];
+    let (config, warnings) = resolve(&flags).expect("valid");
+    let records = RecordSettings { domain: "d".to_owned(), service_name: "n".to_owned() };
+    assert_eq!((config.discovery.clone(), warnings), (Some(Source::Records(records)), Vec::new()));
+    assert_eq!(config.into_server().node.initial_cluster_token, "t");
+    let (config, warnings) = resolve(&["--discovery-srv-name=n"]).expect("valid");
+    assert!(config.discovery.is_none() && warnings.len() == 1, "{warnings:?}");
+    let joining = ["--discovery-srv=d", "--initial-cluster-state=existing"];
+    resolve(&joining).expect("the records are the members of the cluster that it joins");
+}
+
+#[test]
+fn flags_of_discovery_that_contradict_each_other_are_refused() {
+    let conflict = "multiple discovery or bootstrap flags are set.";
+    let both = "both --discovery-token and --discovery-endpoints must be set";
+    for (flags, expected) in [
+        (&["--initial-cluster=default=http://localhost:2380"][..], conflict),
+        (&["--discovery-srv=d"], conflict),
+        (&["--discovery-proxy=http://p:1"], "both v2 discovery settings"),
+        (&["--discovery-token="], both),
+        (&["--discovery-endpoints="], both),
+        (
+            &["--discovery-endpoints=a:1,,b:1"],
+            "--discovery-endpoints must not contain empty endpoints",
+        ),
+        (&["--discovery-endpoints=a"], "--discovery-endpoints: "),
+        (&["--discovery-cert=/c"], "KeyFile and CertFile must both be present"),
+        (&["--discovery-user=u"], "--discovery-user needs a password"),
+        (&["--discovery-password=p"], "--discovery-user needs a password"),
+        (&["--discovery-request-timeout=0"], "--discovery-request-timeout must be >0"),
+        (&["--initial-cluster-state=existing"], "discovery should not be set when joining"),
+    ] {
+        let valid = ["--discovery-token=t", "--discovery-endpoints=a:1"];
+        let error = resolve(&[&valid, flags].concat()).expect_err(expected).to_string();
+        assert!(error.starts_with(expected), "{flags:?}: {error}");
+    }
 }

@@ -10,6 +10,7 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use http::Response;
 use http_body::Body as _;
 use prost_reflect::MessageDescriptor;
+use tokio::sync::mpsc;
 
 use super::call::Call;
 use super::{Refusal, converted, json, json_response};
@@ -19,9 +20,30 @@ use crate::services::Services;
 /// The longest value in the body of a stream; the connection runtime converts it itself.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
-/// The messages of a request body.
-pub(super) struct Requests {
-    body: hyper::body::Incoming,
+/// Where the text of requests comes from, cut anywhere.
+pub(super) enum Text {
+    /// The body of a request.
+    Http(hyper::body::Incoming),
+    /// The messages of a WebSocket.
+    Socket(mpsc::Receiver<Bytes>),
+}
+
+impl Text {
+    /// The next piece; none at the end. A client that has gone is noticed where its answer is sent.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        match self {
+            Self::Http(body) => match ready!(Pin::new(body).poll_frame(context)) {
+                Some(Ok(frame)) => Poll::Ready(Some(frame.into_data().unwrap_or_default())),
+                Some(Err(_)) | None => Poll::Ready(None),
+            },
+            Self::Socket(texts) => texts.poll_recv(context),
+        }
+    }
+}
+
+/// The messages of the requests of a call.
+pub(super) struct Messages {
+    source: Text,
     input: MessageDescriptor,
     /// Received and not yet converted.
     text: BytesMut,
@@ -29,9 +51,9 @@ pub(super) struct Requests {
     ended: bool,
 }
 
-impl Requests {
-    pub(super) fn new(body: hyper::body::Incoming, input: MessageDescriptor) -> Self {
-        Self { body, input, text: BytesMut::new(), scan: Scan::default(), ended: false }
+impl Messages {
+    pub(super) fn new(source: Text, input: MessageDescriptor) -> Self {
+        Self { source, input, text: BytesMut::new(), scan: Scan::default(), ended: false }
     }
 
     /// The next message of what has been received. A value that is none ends the requests, but
@@ -54,7 +76,7 @@ impl Requests {
     }
 }
 
-impl Source for Requests {
+impl Source for Messages {
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(message) = self.take() {
@@ -63,12 +85,9 @@ impl Source for Requests {
             if self.ended {
                 return Poll::Ready(None);
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => {
-                    self.text.extend_from_slice(&frame.into_data().unwrap_or_default());
-                }
-                // A client that has gone is noticed where its answer is sent.
-                Some(Err(_)) | None => self.ended = true,
+            match ready!(self.source.poll(context)) {
+                Some(text) => self.text.extend_from_slice(&text),
+                None => self.ended = true,
             }
         }
     }
@@ -126,15 +145,25 @@ pub(super) async fn respond(
     };
     match first {
         Ok((call, Some(message))) => {
-            let lines = Lines { services, call, output, next: Some(message) };
-            json_response(Body::plain(Streamed(lines.stream())))
+            let lines = lines(services, call, output, Some(message));
+            json_response(Body::plain(Streamed(lines)))
         }
         Ok((_, None)) => Response::new(Body::empty()),
         Err(refusal) => refusal.respond(error_line(&refusal)),
     }
 }
 
-fn error_line(refusal: &Refusal) -> Bytes {
+/// The lines of a call's answer, after a message of it that has been received already.
+pub(super) fn lines(
+    services: Arc<Services>,
+    call: Call,
+    output: MessageDescriptor,
+    next: Option<Bytes>,
+) -> BoxStream<'static, Bytes> {
+    Lines { services, call, output, next }.stream()
+}
+
+pub(super) fn error_line(refusal: &Refusal) -> Bytes {
     format!("{}\n", serde_json::json!({ "error": refusal.to_json() })).into()
 }
 

@@ -4,9 +4,11 @@
 
 use std::fmt::Write;
 
+use holdfast_store::AlarmKind;
 use http::{Response, StatusCode};
 
 use super::{error, text, values};
+use crate::alarm;
 use crate::rpc::Body;
 use crate::services::Services;
 
@@ -24,7 +26,7 @@ pub(super) const READY: &[Check] = &[
 /// One question to this member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
-    /// No alarm of corruption is raised; none ever is, as yet.
+    /// No alarm of corruption is raised.
     DataCorruption,
     /// The store can be read.
     SerializableRead,
@@ -50,7 +52,11 @@ impl Check {
     async fn run(self, services: &Services) -> Result<(), String> {
         match self {
             // Reading the published revision takes no lock and no disk.
-            Self::DataCorruption | Self::SerializableRead => Ok(()),
+            Self::SerializableRead => Ok(()),
+            Self::DataCorruption if services.reader.is_raised(AlarmKind::Corrupt) => {
+                Err(format!("alarm activated: {}", AlarmKind::Corrupt.name()))
+            }
+            Self::DataCorruption => Ok(()),
             Self::LinearizableRead => barrier(services).await,
             Self::NonLearner if services.is_learner() => {
                 Err("not supported for learner".to_owned())
@@ -72,7 +78,10 @@ async fn barrier(services: &Services) -> Result<(), String> {
 /// `/health`.
 pub(super) async fn health(services: &Services, query: &str) -> Response<Body> {
     let serializable = values(query, "serializable").next() == Some("true");
-    let reason = if serializable {
+    let excluded: Vec<_> = values(query, "exclude").collect();
+    let reason = if let Some(alarm) = alarm::raised_but(services, &excluded) {
+        format!("ALARM {alarm}")
+    } else if serializable {
         String::new()
     } else if services.node().status().leader.is_none() {
         "RAFT NO LEADER".to_owned()

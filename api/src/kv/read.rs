@@ -63,6 +63,10 @@ async fn read(services: &std::sync::Arc<Services>, range: Range) -> Result<Answe
             Err(error) => return Err(services.read_error(error)),
         }
     }
+    Box::pin(read_on_pool(services, range)).await
+}
+
+async fn read_on_pool(services: &std::sync::Arc<Services>, range: Range) -> Result<Answer, Error> {
     let (reader, pool) = (services.reader.clone(), &services.shared.pool);
     let read = if range.range_end.is_empty() {
         pool.run_short(move || read_blocking(&reader, &range)).await?

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter};
 
 use holdfast_raft::Member;
 use holdfast_store::auth::{FIRST_REVISION, StoredAuth};
-use holdfast_store::{Fatal, History, ReadError, Revision};
+use holdfast_store::{Alarm, Fatal, History, ReadError, Revision};
 
 use super::schema::{self, record_pair};
 use crate::bolt::{WriteError, Writer};
@@ -63,14 +63,15 @@ impl Build {
         bytes_max: u64,
         history: History,
         members: &[Member],
+        alarms: &[Alarm],
         version: &str,
     ) -> Result<Self, BuildError> {
         let mut writer = Writer::begin(BufWriter::with_capacity(BUFFER_BYTES, file), bytes_max)?;
         write_meta(&mut writer, &history, members, version)?;
         write_cluster(&mut writer, members, version)?;
         write_auth(&mut writer, history.auth())?;
-        // Here alarms would be written, one key each, if there were any.
         writer.bucket(schema::ALARM)?;
+        write_sorted(&mut writer, alarms.iter().map(schema::alarm_pair))?;
         writer.bucket(schema::LEASE)?;
         // By the bytes of their ids, where the store has them by number.
         let mut leases: Vec<_> = history.leases().iter().map(schema::lease_pair).collect();

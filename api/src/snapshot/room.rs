@@ -7,8 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
-/// What stays free on the file system, unless a twentieth of it is less.
-const RESERVE_BYTES_MAX: u64 = 256 << 20;
+use holdfast_raft::reserve_bytes;
+
 /// A segment of the log, unless a thirty-second of the file system is less.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Segments that the log may begin meanwhile.
@@ -45,6 +45,6 @@ impl Room {
         let stat = rustix::fs::statvfs(&self.0)?;
         let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
         let segment = SEGMENT_BYTES_MAX.min(total / 32);
-        Ok((free, RESERVE_BYTES_MAX.min(total / 20), SEGMENTS * segment))
+        Ok((free, reserve_bytes(total), SEGMENTS * segment))
     }
 }

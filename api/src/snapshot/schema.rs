@@ -13,11 +13,12 @@
 
 use bytes::Bytes;
 use holdfast_proto::authpb;
+use holdfast_proto::etcdserverpb::AlarmMember;
 use holdfast_raft::Member;
 use holdfast_store::auth::{StoredRole, StoredUser};
 use holdfast_store::command::Permission;
 use holdfast_store::record::encode_tombstone;
-use holdfast_store::{LeaseInfo, Record, RecordKind, Revision};
+use holdfast_store::{Alarm, LeaseInfo, Record, RecordKind, Revision};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -118,6 +119,12 @@ pub fn lease_pair(lease: &LeaseInfo) -> ([u8; 8], Vec<u8>) {
 pub fn parse_lease(value: &[u8]) -> Option<LeaseInfo> {
     let StoredLease { id, ttl, remaining_ttl } = StoredLease::decode(value).ok()?;
     (id != 0).then_some(LeaseInfo { id, ttl, remaining_ttl })
+}
+
+/// An alarm's key, which says everything, and its empty value.
+pub fn alarm_pair(alarm: &Alarm) -> (Vec<u8>, Vec<u8>) {
+    let member = AlarmMember { member_id: alarm.member, alarm: alarm.kind as i32 };
+    (member.encode_to_vec(), Vec::new())
 }
 
 /// A user's key and value.

@@ -1,4 +1,4 @@
-//! The side that connects: members to each other.
+//! The side that connects: members to each other, and to those whom they found a cluster through.
 
 use std::io;
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::UtilError;
 
 /// Prints what is wrong, if anything is; gives what is there.
-pub(super) fn check(directory: &Path) -> Result<String, UtilError> {
+pub(super) fn check(directory: &Path, log: Option<&Path>) -> Result<String, UtilError> {
     let io = |error| UtilError::Io { path: directory.to_owned(), error };
     std::fs::read_dir(directory).map_err(io)?;
-    let checked = holdfast_raft::check(directory);
+    let checked = holdfast_raft::check(directory, log);
     for problem in &checked.problems {
         eprintln!("{problem}");
     }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use holdfast_raft::{Founded, Founding, NodeConfig, Seams};
@@ -84,11 +85,13 @@ impl fmt::Display for Facts {
 
 fn config(to: &Restore) -> Result<NodeConfig, UtilError> {
     let target = &to.target;
-    let path = &target.data_directory;
-    let directory =
-        std::path::absolute(path).map_err(|error| UtilError::Io { path: path.clone(), error })?;
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).map_err(|error| UtilError::Io { path: path.clone(), error })
+    };
+    let directory = absolute(&target.data_directory)?;
     let members = target.cluster.members();
     Ok(NodeConfig {
+        log_directory: target.log_directory.as_ref().map(absolute).transpose()?,
         initial_advertise_peer_urls: target.peer_urls.clone(),
         initial_cluster: members.map(|(name, urls)| (name.to_owned(), urls.to_vec())).collect(),
         initial_cluster_token: target.cluster_token.clone(),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,8 @@ type Options struct {
 	Members int
 	NoFsync bool
 	Args    []string
+	// Discovery is flags that take the place of --initial-cluster and its token.
+	Discovery []string
 	// ClientTLS and PeerTLS make the URLs https; the certificates are flags in Args.
 	ClientTLS, PeerTLS bool
 	// Before is called when names, ports and directories are known and nothing
@@ -121,6 +124,25 @@ func (c *Cluster) Join(member *Member, options Options) error {
 	return member.Start()
 }
 
+// Refused starts a member that has no data and must end by itself, with exit
+// code 1.
+func (c *Cluster) Refused(member *Member, options Options) error {
+	member.args = c.arguments(member, options)
+	if err := member.Spawn(); err != nil {
+		return err
+	}
+	run := member.process
+	if err := member.WaitEnded(); err != nil {
+		_ = member.Kill()
+		return err
+	}
+	var exit *exec.ExitError
+	if !errors.As(run.err, &exit) || exit.ExitCode() != 1 {
+		return fmt.Errorf("%s ended with %v, want exit code 1\n%s", member.Name, run.err, member.LogTail())
+	}
+	return nil
+}
+
 func scheme(tls bool) string {
 	if tls {
 		return "https"
@@ -154,10 +176,12 @@ func (c *Cluster) arguments(member *Member, options Options) []string {
 		"--advertise-client-urls=" + member.ClientURL(),
 		"--listen-peer-urls=" + member.PeerURL(),
 		"--initial-advertise-peer-urls=" + member.PeerURL(),
-		"--initial-cluster=" + strings.Join(peers, ","),
 		"--initial-cluster-state=new",
-		"--initial-cluster-token=" + filepath.Base(c.directory),
 	}
+	if options.Discovery == nil {
+		args = append(args, "--initial-cluster="+strings.Join(peers, ","), "--initial-cluster-token="+filepath.Base(c.directory))
+	}
+	args = append(args, options.Discovery...)
 	if options.NoFsync {
 		args = append(args, "--unsafe-no-fsync")
 	}

@@ -2,11 +2,24 @@ package cluster
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
+
+// TestTools builds the programs of etcd, which keeps a machine busy: it is run
+// alone before the suites that use them.
+func TestTools(t *testing.T) {
+	for name := range toolPackages {
+		t.Run(name, func(t *testing.T) {
+			if _, err := os.Stat(Tool(t, name)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
 
 // A key written before a stop and before a kill is there afterwards, on one
 // member and on three.

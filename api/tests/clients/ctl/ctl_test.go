@@ -67,11 +67,19 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// level brings both stores to one revision, so that a script that differs does
-// not make the next ones differ as well.
+// level ends all leases, some of which would expire sooner or later, and brings
+// both stores to one revision, so that a script that differs does not make the
+// next ones differ as well.
 func level(t *testing.T, tool tool, a, b *cluster.Cluster) {
 	t.Helper()
 	first, second := newSession(t, tool, a), newSession(t, tool, b)
+	for _, s := range []*session{first, second} {
+		found := strings.Fields(s.quiet("lease", "list"))
+		// "found N leases", and what they are. Whichever has expired meanwhile is gone as well.
+		for _, lease := range found[3:] {
+			s.execute("", []string{"lease", "revoke", lease})
+		}
+	}
 	if first.revision() > second.revision() {
 		first, second = second, first
 	}

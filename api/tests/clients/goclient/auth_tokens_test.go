@@ -65,6 +65,7 @@ func TestTokens(t *testing.T) {
 		{"HS512", "--auth-token=jwt,sign-method=HS512,ttl=8s,priv-key=" + secret, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // they wait for tokens to end
 			c := cluster.Start(t, cluster.Target(t), cluster.Options{Members: 3, NoFsync: true,
 				Args: []string{"--bcrypt-cost=4", test.flag}})
 			checkTokens(newAuthEnv(t, c), test.signed)
@@ -87,7 +88,16 @@ func checkTokens(e *env, signed bool) {
 	if token[len(token)-3] == 'x' {
 		other = "y"
 	}
-	e.says("with a letter of it changed", rangeOf("k", "")(e.with(token[:len(token)-3]+other+token[len(token)-2:]), e.dial(0)), badToken)
+	changed := e.with(token[:len(token)-3] + other + token[len(token)-2:])
+	e.says("with a letter of it changed", rangeOf("k", "")(changed, e.dial(0)), badToken)
+	alarm := func(action pb.AlarmRequest_AlarmAction) {
+		_, err := pb.NewMaintenanceClient(e.dial(0)).Alarm(e.with(token), &pb.AlarmRequest{Action: action, Alarm: pb.AlarmType_NOSPACE})
+		e.must(err)
+	}
+	// Who asks is settled before whether there is room.
+	alarm(pb.AlarmRequest_ACTIVATE)
+	e.says("with a letter of it changed, without space", putOf(&pb.PutRequest{Key: []byte("k")})(changed, e.dial(0)), badToken)
+	alarm(pb.AlarmRequest_DEACTIVATE)
 	// Changes of the rules make signed tokens old, except for changing them further.
 	for _, name := range []string{"one", "two"} {
 		_, err = e.auth(0).RoleAdd(e.with(token), &pb.AuthRoleAddRequest{Name: name})

@@ -39,11 +39,12 @@ type testCase struct {
 }
 
 // cases share a cluster; those that stop members come last.
-var cases = [][]testCase{kvCases, watchCases, leaseCases, recipeCases, serviceCases, kubernetesCases, maintenanceCases, failureCases}
+var cases = [][]testCase{kvCases, watchCases, leaseCases, recipeCases, serviceCases, kubernetesCases, maintenanceCases, alarmCases, failureCases}
 
 func TestClient(t *testing.T) {
 	for _, members := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d members", members), func(t *testing.T) {
+			t.Parallel()
 			c := cluster.Start(t, cluster.Target(t), cluster.Options{Members: members,
 				Args: []string{"--watch-progress-notify-interval=" + progressInterval.String()}})
 			for _, group := range cases {

@@ -7,6 +7,7 @@
 package languages
 
 import (
+	"os/exec"
 	"testing"
 
 	"holdfast.dev/clients/cluster"
@@ -52,6 +53,20 @@ func (p program) cases(s setting) int {
 		count += p.named
 	}
 	return count
+}
+
+// TestInstall fetches and builds what the programs need, which keeps a machine
+// busy: it is run alone before the suites that the others disturb.
+func TestInstall(t *testing.T) {
+	for _, program := range programs {
+		t.Run(program.name, func(t *testing.T) {
+			t.Parallel()
+			arguments := program.command(t).arguments
+			if _, err := exec.LookPath(arguments[0]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 func TestLanguages(t *testing.T) {

@@ -347,27 +347,6 @@ func TestTLSToAPlainPort(t *testing.T) {
 	works(t, connect(t, nil, c.Endpoints()...))
 }
 
-// The flags of a static pod that kubeadm writes, with this machine's ports.
-func TestKubeadm(t *testing.T) {
-	a := newAuthority(t)
-	server := a.issue("server", subject{name: "node"})
-	metrics := freePort(t)
-	flags := []string{"--feature-gates=InitialCorruptCheck=true", "--snapshot-count=10000",
-		fmt.Sprintf("--listen-metrics-urls=http://127.0.0.1:%d", metrics), "--watch-progress-notify-interval=5s"}
-	flags = append(flags, append(clientFlags(a, server), peerFlags(a, server)...)...)
-	c := cluster.Start(t, cluster.Target(t), cluster.Options{ClientTLS: true, PeerTLS: true, Args: flags})
-	health := a.issue("healthcheck", subject{name: "kube-etcd-healthcheck-client", noAddress: true})
-	ctl(t, a, health, c.Members[0].ClientURL(), "member", "list")
-	for _, path := range []string{"/livez", "/readyz"} {
-		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", metrics, path))
-		must(t, err)
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			t.Errorf("%s: %s", path, response.Status)
-		}
-	}
-}
-
 func TestUnixSockets(t *testing.T) {
 	a := newAuthority(t)
 	server := a.issue("server", subject{name: "server"})
