@@ -33,6 +33,12 @@ pub struct Args {
     /// How often a `replace` run goes round the cluster.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
+    /// Size of each member's file system in a `disk` run.
+    #[arg(long, default_value_t = 512)]
+    pub disk_mebibytes: u64,
+    /// How often a `disk` run fills and empties it.
+    #[arg(long, default_value_t = 2)]
+    pub disk_rounds: u64,
     /// Print the failover figures without judging them (for another server than holdfast).
     #[arg(long)]
     pub compare_only: bool,
@@ -74,6 +80,8 @@ pub enum Faults {
     /// Members that run `--from-binary` are replaced by the target, one after the other; in between,
     /// old and new ones lead and follow.
     Upgrade,
+    /// Small file systems are filled, emptied and filled again (needs root).
+    Disk,
 }
 
 impl Args {

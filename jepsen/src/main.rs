@@ -8,6 +8,7 @@
 mod args;
 mod client;
 mod cluster;
+mod disk;
 mod network;
 mod replace;
 mod report;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
 
 fn run(args: &args::Args) -> anyhow::Result<()> {
     network::enter_own_namespace_if_asked(args)?;
+    disk::enter_own_namespace_if_asked(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(runs::run(args))
 }

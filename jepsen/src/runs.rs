@@ -15,7 +15,7 @@ use crate::client::{Client, Hash};
 use crate::cluster::{Cluster, MEMBERS, RECOVERY_LIMIT};
 use crate::network::Hosts;
 use crate::workload::{Addresses, Shared, run_client};
-use crate::{replace, report, watcher};
+use crate::{disk, replace, report, watcher};
 use holdfast_jepsen::checker;
 use holdfast_jepsen::history::{Change, History, Outcome};
 
@@ -40,6 +40,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn run_in(args: &Args, seed: u64, directory: PathBuf) -> anyhow::Result<()> {
+    if args.faults == Faults::Disk {
+        return disk::run(args, seed, directory).await;
+    }
     let hosts = (args.faults == Faults::Partition).then(Hosts::create).transpose()?;
     let mut cluster = Cluster::start(args, &directory, hosts).await?;
     cluster.wait_for_all(RECOVERY_LIMIT).await?;
@@ -192,6 +195,7 @@ impl Nemesis<'_> {
             Faults::Replace => self.replace_all(cluster).await?,
             Faults::Failover => self.kill_leaders(cluster).await?,
             Faults::Upgrade => self.upgrade(cluster).await?,
+            Faults::Disk => unreachable!("it is a run of its own"),
         }
         Ok(())
     }

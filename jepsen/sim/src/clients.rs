@@ -137,7 +137,9 @@ async fn propose(port: &Port, change: Write) -> Outcome {
                 Err(_) => Outcome::Failed,
             }
         }
-        Err(ProposeError::TooManyRequests | ProposeError::TooLarge) => Outcome::Failed,
+        Err(ProposeError::TooManyRequests | ProposeError::TooLarge | ProposeError::NoSpace) => {
+            Outcome::Failed
+        }
         Err(_) => Outcome::Unknown,
     }
 }

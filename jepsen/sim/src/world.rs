@@ -100,6 +100,7 @@ impl World {
             workers: Workers::Inline,
             connector: Arc::new(connector),
             listener: Some(Box::new(listener)),
+            discover: None,
             plants: self.plants(),
         };
         let world = Rc::clone(self);
@@ -232,6 +233,7 @@ impl World {
             acknowledge_early: self.plant == Some(Plant::EarlyAcknowledgement),
             drop_events: self.plant == Some(Plant::DroppedEvent),
             apply_twice: self.plant == Some(Plant::DoubleApply),
+            alter_values: false,
             skip_flushed_comparison: self.plant == Some(Plant::MissingComparison),
         }
     }
