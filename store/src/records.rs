@@ -17,6 +17,7 @@ use crate::blocks::{Block, BlockFile, FileId};
 use crate::cache::{BlockCache, CacheFacts};
 use crate::{Fatal, Position, Record, RecordHeader, Revision};
 
+mod queue;
 mod tail;
 
 pub(crate) use tail::{Tail, TailRecord};

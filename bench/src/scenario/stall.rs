@@ -5,6 +5,7 @@
 //! count bytes and give way to everybody, and the one that is timed waits for nobody. Quiet and
 //! stress alternate, so that a noisy neighbour troubles both.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -31,6 +32,8 @@ const LIST_VALUE_BYTES: u64 = 16 << 10;
 const QUIET: Duration = Duration::from_secs(3);
 /// Between two gets: enough of them for a p99, too few to be a load.
 const GET_INTERVAL: Duration = Duration::from_millis(1);
+/// Of the slowest gets it is printed when they were.
+const SLOWEST_SHOWN: usize = 8;
 
 /// Flags of `bench stall`.
 #[derive(Args, Debug)]
@@ -114,12 +117,34 @@ fn quiet_time() -> Result<()> {
 struct Seen {
     sample: Sample,
     took: Duration,
+    slowest: Vec<Slow>,
+}
+
+/// A get, and when within its round it began.
+struct Slow {
+    latency: Duration,
+    began: Duration,
 }
 
 impl Seen {
     fn add(&mut self, other: Self) {
         self.sample.merge(other.sample);
         self.took += other.took;
+        self.slowest.extend(other.slowest);
+        self.keep_slowest();
+    }
+
+    fn add_get(&mut self, began: Duration, latency: Duration) {
+        self.sample.add(latency);
+        self.slowest.push(Slow { latency, began });
+        if self.slowest.len() >= 2 * SLOWEST_SHOWN {
+            self.keep_slowest();
+        }
+    }
+
+    fn keep_slowest(&mut self) {
+        self.slowest.sort_unstable_by_key(|slow| Reverse(slow.latency));
+        self.slowest.truncate(SLOWEST_SHOWN);
     }
 }
 
@@ -134,6 +159,9 @@ fn report(what: &str, seen: &mut Seen, quiet: Option<Duration>) -> Duration {
         seen.took.as_secs_f64(),
         seen.sample.len(),
     );
+    for slow in &seen.slowest {
+        println!("  {:.2?}, begun after {:.0?}", slow.latency, slow.began);
+    }
     p99
 }
 
@@ -148,25 +176,26 @@ fn during(endpoint: &str, work: impl FnOnce() -> Result<()>) -> Result<Seen> {
     let worked = work();
     let took = started.elapsed();
     done.store(true, Ordering::Release);
-    let sample = prober.join().ok().context("the prober panicked")??;
+    let seen = prober.join().ok().context("the prober panicked")??;
     worked?;
-    Ok(Seen { sample, took })
+    Ok(Seen { took, ..seen })
 }
 
-fn probe(endpoint: &str, done: &AtomicBool) -> Result<Sample> {
+fn probe(endpoint: &str, done: &AtomicBool) -> Result<Seen> {
     if !priority::first()? {
         eprintln!("bench: not root, so the gets that are timed wait for other clients too");
     }
     client::runtime()?.block_on(async {
         let mut kv = client::connect_kv(endpoint).await?;
-        let mut sample = Sample::default();
+        let mut seen = Seen::default();
+        let start = Instant::now();
         while !done.load(Ordering::Acquire) {
-            let started = Instant::now();
+            let began = start.elapsed();
             kv.range(RangeRequest { key: "list/0".into(), ..Default::default() }).await?;
-            sample.add(started.elapsed());
+            seen.add_get(began, start.elapsed() - began);
             tokio::time::sleep(GET_INTERVAL).await;
         }
-        Ok(sample)
+        Ok(seen)
     })
 }
 

@@ -7,17 +7,17 @@
 //!
 //! Records after the last end belong to an entry that is still being applied.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use crate::{Position, Record, Revision};
 
+use super::queue::Queue;
+
 /// The in-memory tail.
 #[derive(Default)]
 pub(crate) struct Tail {
-    records: VecDeque<TailRecord>,
-    ends: VecDeque<EntryEnd>,
+    records: Queue<TailRecord>,
+    ends: Queue<EntryEnd>,
     /// How many records have left at the front, ever: `ends` count from the very first record.
     removed: u64,
     bytes: u64,
@@ -61,22 +61,19 @@ impl Tail {
 
     /// The bytes of a record, if it is here.
     pub(crate) fn read(&self, revision: Revision) -> Option<&Record> {
-        let at = self.records.binary_search_by_key(&revision, |r| r.record.revision).ok()?;
-        let found = &self.records[at];
+        let found = &self.records[self.find(revision)?];
         (!found.dead).then_some(&found.record)
     }
 
     /// Records from `from` on, those given up excepted.
     pub(crate) fn since(&self, from: Revision) -> impl Iterator<Item = &Record> {
         let start = self.records.partition_point(|r| r.record.revision < from);
-        self.records.range(start..).filter(|r| !r.dead).map(|r| &r.record)
+        self.records.iter_from(start).filter(|r| !r.dead).map(|r| &r.record)
     }
 
     /// Gives a record up and frees its bytes. False if it is not here.
     pub(crate) fn forget(&mut self, revision: Revision) -> bool {
-        let Ok(at) = self.records.binary_search_by_key(&revision, |r| r.record.revision) else {
-            return false;
-        };
+        let Some(at) = self.find(revision) else { return false };
         let found = &mut self.records[at];
         if !found.dead {
             found.dead = true;
@@ -98,18 +95,15 @@ impl Tail {
 
     /// The first `count` records.
     pub(crate) fn front(&self, count: usize) -> impl Iterator<Item = &TailRecord> {
-        self.records.range(..count)
+        self.records.iter_from(0).take(count)
     }
 
     /// Lets the first `count` records go: they are in a block now, or all dead.
     pub(crate) fn remove_front(&mut self, count: usize) {
-        for gone in self.records.drain(..count) {
-            self.bytes -= gone.record.bytes.len() as u64;
-        }
+        self.records.remove_front(count, |gone| self.bytes -= gone.record.bytes.len() as u64);
         self.removed += count as u64;
-        while self.ends.front().is_some_and(|end| end.end <= self.removed) {
-            self.ends.pop_front();
-        }
+        let past = self.ends.partition_point(|end| end.end <= self.removed);
+        self.ends.remove_front(past, drop);
     }
 
     /// The newest revision here.
@@ -120,6 +114,11 @@ impl Tail {
     /// Bytes of record encodings held.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn find(&self, revision: Revision) -> Option<usize> {
+        let at = self.records.partition_point(|r| r.record.revision < revision);
+        (at < self.records.len() && self.records[at].record.revision == revision).then_some(at)
     }
 }
 
