@@ -14,6 +14,7 @@ use crate::auth::StoredAuth;
 use crate::index::{Index, KeyRange, Versions};
 use crate::record::{RecordHeader, RecordKind, encode_tombstone};
 use crate::state::shared::Shared;
+use crate::state::tables::Tables;
 use crate::view::{View, WALK_KEYS_MAX};
 use crate::{Effort, Fatal, HashKv, ReadError, Rejected, Revision};
 
@@ -62,7 +63,12 @@ pub(crate) fn hash_all(shared: &Shared) -> Result<u32, ReadError> {
     if let Some(auth) = StoredAuth::of(&shared.auth()) {
         hash = crc32c::crc32c_append(hash, &auth.encode_to_vec());
     }
-    Ok(hash)
+    // What decides on refusals; of no bytes where nothing was ever raised, set or asked for.
+    let mut refusals = Tables::default();
+    refusals.set_alarms(&shared.alarms());
+    refusals.set_quota(shared.quota());
+    refusals.downgrade_target.clone_from(&shared.downgrade_target());
+    Ok(crc32c::crc32c_append(hash, &refusals.encode_to_vec()))
 }
 
 /// Holds everything from the compacted revision on, so that it can be hashed.

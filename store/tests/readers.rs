@@ -84,6 +84,24 @@ fn a_compaction_waits_for_a_stream_at_an_older_revision() {
 }
 
 #[test]
+fn the_hash_of_all_tells_what_is_refused_apart() {
+    let mut opened = store();
+    let mut hashes = vec![opened.reader.hash_all().unwrap()];
+    let (kind, cause) = (AlarmKind::Corrupt as i32, AlarmCause::Check as i32);
+    let changes = [
+        Change::RaiseAlarm(RaiseAlarm { kind, member: 7, cause }),
+        Change::SetQuota(SetQuota { bytes: 1 << 30, member: 7 }),
+        Change::SetDowngrade(SetDowngrade { target: "3.6".into() }),
+    ];
+    for (index, change) in (3..).zip(changes) {
+        apply(&mut opened, index, change);
+        let hash = opened.reader.hash_all().unwrap();
+        assert!(!hashes.contains(&hash), "the change of entry {index} shows");
+        hashes.push(hash);
+    }
+}
+
+#[test]
 fn a_stream_that_takes_too_long_ends_with_compacted() {
     let mut opened = store();
     opened.reader.tick(1_000);
