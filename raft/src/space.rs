@@ -2,7 +2,8 @@
 //!
 //! The watchman raises NOSPACE for this member when its file system falls below its reserve
 //! (`room.rs`), and clears what members have raised for themselves once there has been room for ten
-//! seconds. It also sets the byte quota: what exceeds it is decided by the state.
+//! seconds, or once they have been lost for a minute: a full disk stops the others only while its
+//! member is there. It also sets the byte quota: what exceeds it is decided by the state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use holdfast_store::command::{Change, ClearAlarm, Command, RaiseAlarm, SetQuota}
 use holdfast_store::{Alarm, AlarmCause, AlarmKind};
 use tokio::time::Instant;
 
+use crate::peer::Peers;
 use crate::port::Port;
 use crate::room::Room;
 use crate::shared::Shared;
@@ -21,6 +23,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(50);
 /// How long there must have been room before an alarm that a member raised for itself is cleared.
 const CALM: Duration = Duration::from_secs(10);
+/// After how long without an answer a member's own alarm does not count any more. It raises it again
+/// when it is back and still has no room.
+const LOST: Duration = Duration::from_secs(60);
 /// How often a member without room has something committed: a second checkpoint, which lets go of
 /// what the first one gave up, needs a later entry.
 const NUDGE: Duration = Duration::from_secs(3);
@@ -55,25 +60,35 @@ fn tell_of(alarms: &[Alarm], others: &[Alarm], news: &'static str) {
 pub(crate) struct Watchman {
     shared: Arc<Shared>,
     port: Port,
+    peers: Arc<Peers>,
     /// `--quota-backend-bytes`; 0 for no limit.
     quota_bytes: u64,
     known: Vec<Alarm>,
     roomy: Since,
     below_quota: Since,
+    /// Since when this member leads; whom it did not lead it did not call.
+    led: Option<Instant>,
     nudged: Instant,
     /// The pause after an attempt to set the quota.
     retry: Duration,
 }
 
 impl Watchman {
-    pub(crate) fn new(shared: Arc<Shared>, port: Port, quota: Option<u64>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        port: Port,
+        peers: Arc<Peers>,
+        quota: Option<u64>,
+    ) -> Self {
         Self {
             known: shared.reader.alarms(),
             shared,
             port,
+            peers,
             quota_bytes: quota.unwrap_or(0),
             roomy: Since::default(),
             below_quota: Since::default(),
+            led: None,
             nudged: Instant::now(),
             retry: RETRY,
         }
@@ -95,10 +110,12 @@ impl Watchman {
             let status = self.shared.status.snapshot();
             // Until an entry of its own term is applied, a leader does not know what is in force.
             if status.is_leader && self.shared.reader.applied().term == status.term {
+                self.led.get_or_insert_with(Instant::now);
                 self.look_at_quota().await;
-                self.forget_the_removed().await;
+                self.forget_the_gone().await;
             } else {
                 self.below_quota = Since::default();
+                self.led = None;
             }
         }
     }
@@ -160,12 +177,17 @@ impl Watchman {
     }
 
     /// A member that is gone cannot tell that it has room again.
-    async fn forget_the_removed(&self) {
+    async fn forget_the_gone(&self) {
         for alarm in self.raised_for(AlarmCause::Disk) {
-            if !self.is_member(alarm.member) {
+            if !self.is_member(alarm.member) || self.is_lost(alarm.member) {
                 self.clear(alarm.member, AlarmCause::Disk).await;
             }
         }
+    }
+
+    fn is_lost(&self, member: u64) -> bool {
+        let led = self.led.map_or(Duration::ZERO, |since| since.elapsed());
+        led.min(self.peers.contacts().silence_of(member)) >= LOST
     }
 
     fn is_member(&self, member: u64) -> bool {

@@ -148,7 +148,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     tasks.spawn(hand_over_when_rotten(members.clone(), rotten, config.election_timeout));
     tasks.spawn(raise_level(shared.clone(), shared.open_port()));
     let port = shared.open_port();
-    tasks.spawn(Watchman::new(shared.clone(), port, config.quota_bytes).run());
+    tasks.spawn(Watchman::new(shared.clone(), port, peers.clone(), config.quota_bytes).run());
     tasks.spawn(watch_room(shared.gauge.clone(), seams.workers));
     spawn_desks(&mut tasks, &raft, desk, read_index, peers, config.election_timeout);
     let attributes = attributes(&config, identity);

@@ -1,10 +1,10 @@
 //! Which peers have fallen silent: said in the log once when it happens, and once when it ends.
 //!
 //! A call that fails is no news by itself, since one heartbeat is lost easily; a peer counts as
-//! silent when its calls have failed for an election timeout without a success. Decides nothing.
+//! silent when its calls have failed for an election timeout without a success.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -50,8 +50,17 @@ impl Contacts {
         }
     }
 
+    /// For how long every call to `member` has failed.
+    pub(crate) fn silence_of(&self, member: u64) -> Duration {
+        self.silent().get(&member).map_or(Duration::ZERO, |silence| silence.since.elapsed())
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeMap<u64, Silence>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, member: u64, answered: bool) -> News {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.silent();
         if answered {
             let ended = silent.remove(&member).is_some_and(|silence| silence.told);
             return if ended { News::Active } else { News::Nothing };
@@ -81,7 +90,9 @@ mod tests {
         tokio::time::advance(PATIENCE).await;
         assert_eq!(contacts.note(PEER, false), News::Inactive);
         assert_eq!(contacts.note(PEER, false), News::Nothing);
+        assert_eq!(contacts.silence_of(PEER), PATIENCE);
         assert_eq!(contacts.note(PEER, true), News::Active);
+        assert_eq!(contacts.silence_of(PEER), Duration::ZERO);
         assert_eq!(contacts.note(PEER, true), News::Nothing);
     }
 

@@ -125,6 +125,28 @@ async fn what_waits_to_be_sent_is_refused_as_soon_as_there_is_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_full_disk_of_a_member_that_is_lost_stops_nobody_else() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, |_| {});
+    world.start_all().await;
+    let short = world.follower().await;
+    let port = world.port(world.leader().await);
+    put_on(&port, "k", "v").await.expect("applied");
+    keep_free(&disks[short], 4).await;
+    assert_eq!(put_on(&port, "k", "v").await, Err(ProposeError::NoSpace));
+    world.net.isolate(&world.url(short));
+    seconds(50).await;
+    assert_eq!(put_on(&port, "k", "v").await, Err(ProposeError::NoSpace), "it may be back soon");
+    seconds(20).await;
+    let applied = put_on(&port, "k", "v").await.expect("the others have room");
+    applied.outcome.result.expect("put");
+
+    world.net.heal(&world.url(short));
+    seconds(15).await;
+    assert_eq!(put_on(&port, "k", "v").await, Err(ProposeError::NoSpace), "it is back");
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_almost_nothing_left_deletes_are_refused_too() {
     let (world, files) = alone().await;
     let port = world.port(0);
