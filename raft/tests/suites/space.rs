@@ -327,13 +327,43 @@ async fn a_log_without_room_does_not_keep_a_checkpoint_from_who_needs_it() {
     purged(&world, leader, purged_before + 1).await;
 }
 
+/// Members that soon forget what a checkpoint holds.
+fn forgetful(config: &mut NodeConfig) {
+    config.snapshot_count = 20;
+    config.snapshot_catchup_entries = 5;
+}
+
+/// All of it has arrived, and nothing more is needed to have it in the place of what was there before.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_has_arrived_is_installed_without_room() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, forgetful);
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.crash(follower).await;
+    let leader = world.leader().await;
+    let last = put_each(&world.port(leader), 0..100, 2000).await;
+    purged(&world, leader, 50).await;
+    let disk = &disks[follower];
+    have_neighbour(disk);
+    disk.fail_from(Operation::Sync, ".part", 0, ErrorKind::Other);
+    world.start(follower).await.expect("starts");
+    seconds(5).await;
+    for _ in 0..3 {
+        leave_free(disk, 3);
+        seconds(1).await;
+    }
+    assert!(world.node(follower).reader().revision() < last, "it cannot be made durable");
+    disk.heal();
+    within(10, caught_up(&world, follower, last)).await;
+    let free = disk.space(Path::new("/")).expect("memory");
+    assert!(free.free < free.total / 20, "there has been no room for another copy");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_on_its_way_leaves_the_log_its_room() {
     let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
-    let mut world = world_on(&disks, |config| {
-        config.snapshot_count = 20;
-        config.snapshot_catchup_entries = 5;
-    });
+    let mut world = world_on(&disks, forgetful);
     world.start_all().await;
     let follower = world.follower().await;
     world.crash(follower).await;
