@@ -132,7 +132,8 @@ impl Maintenance {
         let mut recycled = false;
         // An attempt that failed may have had its effect all the same.
         if files.exists(&path).map_err(WalError::io("look for", &path))? {
-            let wanted = self.shared.upkeep().spares.len() < self.spares_max();
+            let spares_max = self.spares_max();
+            let wanted = self.shared.upkeep().spares.len() < spares_max;
             let unread = Arc::strong_count(file) == 1;
             let length = file.length().map_err(WalError::io("measure", &path))?;
             recycled = wanted
