@@ -235,6 +235,26 @@ fn without_room_no_spare_is_kept() {
     assert_eq!(spares(&files), 0);
 }
 
+/// As where what is overwritten takes room of its own until it is synced.
+#[test]
+fn a_spare_that_cannot_be_begun_is_not_lost() {
+    let mut log = purged();
+    log.wal.allow_removal_below(29);
+    while log.maintenance.step() {}
+    let before = spares(&log.files);
+    assert!(before > 0);
+    log.files.fill_up_after(0);
+    log.append([entry(1, 31, 3000)]);
+    for _ in 0..before + 2 {
+        log.step();
+        assert!(log.core.is_stuck());
+        assert_eq!(spares(&log.files), log.core.shared.upkeep().spares.len());
+    }
+    log.files.heal();
+    log.step();
+    assert_eq!(log.wal.flushed_index(), Some(31));
+}
+
 #[test]
 fn room_is_asked_for_without_a_lock() {
     let files = purged().files.copy();
