@@ -13,6 +13,7 @@ use crate::keeper::Keeper;
 use crate::machine::Snapshot;
 use crate::room::{Gauge, Room};
 use crate::types::{SnapshotMeta, log_id_from_wire, stored_membership_from_wire};
+use crate::wal::Wal;
 use crate::work::block;
 
 /// The one checkpoint that is being received; a newer offer replaces it. What has been written
@@ -21,6 +22,7 @@ pub(crate) struct Receiver {
     keeper: Keeper,
     workers: Workers,
     gauge: Gauge,
+    wal: Wal,
     current: Arc<Mutex<Current>>,
 }
 
@@ -56,8 +58,8 @@ fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
 }
 
 impl Receiver {
-    pub(crate) fn new(keeper: Keeper, workers: Workers, gauge: Gauge) -> Self {
-        Self { keeper, workers, gauge, current: Arc::default() }
+    pub(crate) fn new(keeper: Keeper, workers: Workers, gauge: Gauge, wal: Wal) -> Self {
+        Self { keeper, workers, gauge, wal, current: Arc::default() }
     }
 
     /// Starts to receive; says which bytes are missing. The reserve is not for them: below it, this
@@ -75,6 +77,8 @@ impl Receiver {
             let current = self.current.clone();
             let abandoned = block(self.workers, move || lock(&current).give_up(receiving));
             abandoned.await.map_err(|gone| Status::aborted(gone.to_string()))?;
+            // The log may hold what it can do without; it will be offered again.
+            self.wal.request_upkeep();
             return Err(no_room());
         }
         let files = missing

@@ -40,7 +40,7 @@ use crate::propose::{Proposer, Raft};
 use crate::purge::{Holds, Purger};
 use crate::read_index::ReadIndexDesk;
 use crate::receive::Receiver;
-use crate::room::{Gauge, watch_room};
+use crate::room::{Gauge, tell_log, watch_room};
 use crate::rot::hand_over_when_rotten;
 use crate::shared::Shared;
 use crate::space::Watchman;
@@ -123,6 +123,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
             shared.gauge.clone(),
         )),
         members: members.clone(),
+            wal.clone(),
         hasher,
     });
     tasks.spawn(serve(service, listener, config.election_timeout, stopped));
@@ -132,6 +133,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     }
     let purger = Purger {
         raft: raft.clone(),
+    tasks.spawn(tell_log(shared.gauge.clone(), wal.clone()));
         taken: machine.keeper.taken(),
         holds,
         log: ground.facts,
@@ -280,7 +282,7 @@ fn open_log(
         failed: Arc::new(move |failure| failing.fail(Fatal::new(failure))),
         has_room_for: Arc::new(move |bytes| {
             gauge.look();
-            gauge.leaves_reserve(bytes)
+            gauge.has_spare_room(bytes)
         }),
         ..Hooks::default()
     };

@@ -148,8 +148,8 @@ impl Maintenance {
         Ok(recycled)
     }
 
-    /// How many spares there may be: none below the reserve, where a checkpoint needs their room. It is
-    /// what gives room back; the log takes little at a time for itself.
+    /// How many spares there may be: none where there is little room, for a checkpoint needs theirs. It
+    /// is what gives room back; the log takes little at a time for itself.
     fn spares_max(&self) -> usize {
         let Shared { options, hooks, .. } = &*self.shared;
         if (hooks.has_room_for)(0) { options.spare_segments_max } else { 0 }

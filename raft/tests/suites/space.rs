@@ -333,6 +333,66 @@ fn forgetful(config: &mut NodeConfig) {
     config.snapshot_catchup_entries = 5;
 }
 
+/// The spare segments that member `i` has.
+fn spares_in(files: &MemoryFiles, i: usize) -> Vec<PathBuf> {
+    let spare = format!("/m{i}/wal/spare-");
+    files.paths().into_iter().filter(|path| path.to_string_lossy().starts_with(&spare)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_log_gives_back_what_it_can_do_without() {
+    let (_world, files) = alone().await;
+    have_neighbour(&files);
+    seconds(10).await;
+    assert!(!spares_in(&files, 0).is_empty());
+    leave_free(&files, 8);
+    seconds(1).await;
+    assert!(spares_in(&files, 0).is_empty());
+}
+
+/// Puts so much that a log has forgotten some of it, and all of it is in a checkpoint.
+async fn put_up_to_a_checkpoint(world: &World, leader: usize, disk: &MemoryFiles) -> i64 {
+    put_each(&world.port(leader), 0..40, 20_000).await;
+    let before = checkpoints_in(disk, leader);
+    for n in 40..80 {
+        let last = put_each(&world.port(leader), n..n + 1, 20_000).await;
+        if checkpoints_in(disk, leader) != before {
+            return last;
+        }
+    }
+    panic!("a checkpoint is due after twenty entries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_log_can_do_without_gives_way_to_a_checkpoint() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, forgetful);
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.crash(follower).await;
+    let leader = world.leader().await;
+    let last = put_up_to_a_checkpoint(&world, leader, &disks[leader]).await;
+    purged(&world, leader, 20).await;
+    let disk = &disks[follower];
+    have_neighbour(disk);
+    world.net.isolate(&world.url(follower));
+    world.start(follower).await.expect("starts");
+    seconds(2).await;
+    let spare = &spares_in(disk, follower)[0];
+    let spare = disk.contents(spare).expect("it is listed").len() as u64;
+    let blocks = format!("/m{leader}/blocks");
+    let is_block = |path: &PathBuf| path.starts_with(&blocks);
+    let length = |path: PathBuf| disks[leader].contents(&path).expect("it is listed").len() as u64;
+    let checkpoint: u64 = disks[leader].paths().into_iter().filter(is_block).map(length).sum();
+    let used = UNLIMITED - disk.space(Path::new("/")).expect("memory").free;
+    // A reserve is a twentieth.
+    let total = (used + checkpoint - spare / 2) * 20 / 19;
+    assert!(checkpoint < total / 20, "it would need two reserves");
+    disk.set_capacity(Some(total));
+    world.net.heal(&world.url(follower));
+    within(30, caught_up(&world, follower, last)).await;
+}
+
 /// All of it has arrived, and nothing more is needed to have it in the place of what was there before.
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_has_arrived_is_installed_without_room() {
