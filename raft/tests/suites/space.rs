@@ -333,6 +333,33 @@ fn forgetful(config: &mut NodeConfig) {
     config.snapshot_catchup_entries = 5;
 }
 
+/// It does not see its own alarm before it has caught up, for which it has no room.
+#[tokio::test(start_paused = true)]
+async fn who_lags_and_has_no_room_does_not_fill_the_log_of_the_others() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, forgetful);
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.net.isolate(&world.url(follower));
+    seconds(5).await;
+    let leader = (0..3).find(|i| world.node(*i).status().is_leader).expect("two of three");
+    let last = put_each(&world.port(leader), 0..60, 100).await;
+    purged(&world, leader, 20).await;
+    have_neighbour(&disks[follower]);
+    keep_free(&disks[follower], 4).await;
+    world.net.heal(&world.url(follower));
+    seconds(20).await;
+    assert!(
+        world.node(leader).reader().is_raised(AlarmKind::NoSpace),
+        "the others have heard of it"
+    );
+    let before = world.node(leader).status().last_index;
+    seconds(120).await;
+    assert!(world.node(follower).reader().revision() < last);
+    let after = world.node(leader).status().last_index;
+    assert!(after - before <= 3, "the log grew from {before} to {after}");
+}
+
 /// The spare segments that member `i` has.
 fn spares_in(files: &MemoryFiles, i: usize) -> Vec<PathBuf> {
     let spare = format!("/m{i}/wal/spare-");
