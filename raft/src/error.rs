@@ -239,6 +239,19 @@ pub enum ProposeError {
     Stopped,
 }
 
+impl ProposeError {
+    /// Whether it may take effect all the same.
+    pub fn may_take_effect(&self) -> bool {
+        match self {
+            Self::TooManyRequests | Self::NoSpace | Self::TooLarge | Self::TooDeep => false,
+            Self::TimedOut
+            | Self::TimedOutLeaderLost
+            | Self::TimedOutConnectionLost
+            | Self::Stopped => true,
+        }
+    }
+}
+
 /// Why reads cannot be made linearizable now. Nothing depends on it: reads change nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadBarrierError {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use holdfast_store::AlarmCause;
 use holdfast_store::command::{Change, Command};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -58,6 +59,10 @@ impl Needs {
             Some(change) if change.needs_room() => Self::Room,
             // Whoever makes room has to log in first.
             Some(Change::Auth(change)) if change.is_login() => Self::Reserve,
+            // What members raise for themselves is what the reserve is for.
+            Some(Change::RaiseAlarm(raise)) if raise.cause == AlarmCause::Client as i32 => {
+                Self::Log
+            }
             Some(
                 Change::DeleteRange(_) | Change::Txn(_) | Change::Auth(_) | Change::SetDowngrade(_),
             ) => Self::Log,
@@ -232,7 +237,7 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use holdfast_store::command::{
-        AssignToken, AuthChange, AuthChangeKind, DeleteRange, LeaseCheckpoint, Put,
+        AssignToken, AuthChange, AuthChangeKind, DeleteRange, LeaseCheckpoint, Put, RaiseAlarm,
     };
 
     use super::*;
@@ -244,8 +249,11 @@ mod tests {
         assert_eq!(needs(Change::Put(Put::default())), Needs::Room);
         assert_eq!(needs(Change::DeleteRange(DeleteRange::default())), Needs::Log);
         assert_eq!(needs(Change::Auth(AuthChange::default())), Needs::Log);
+        let raise = |cause| RaiseAlarm { cause: cause as i32, ..RaiseAlarm::default() };
+        assert_eq!(needs(Change::RaiseAlarm(raise(AlarmCause::Client))), Needs::Log);
         for change in [
             Change::Auth(login),
+            Change::RaiseAlarm(raise(AlarmCause::Disk)),
             Change::LeaseCheckpoint(LeaseCheckpoint::default()),
             Change::Compact(holdfast_store::command::Compact::default()),
         ] {

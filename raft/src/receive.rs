@@ -1,6 +1,6 @@
 //! Taking in a checkpoint that a leader sends, piece by piece.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use holdfast_proto::peer;
@@ -13,6 +13,7 @@ use crate::keeper::Keeper;
 use crate::machine::Snapshot;
 use crate::room::{Gauge, Room};
 use crate::types::{SnapshotMeta, log_id_from_wire, stored_membership_from_wire};
+use crate::wal::Wal;
 use crate::work::block;
 
 /// The one checkpoint that is being received; a newer offer replaces it. What has been written
@@ -21,6 +22,7 @@ pub(crate) struct Receiver {
     keeper: Keeper,
     workers: Workers,
     gauge: Gauge,
+    wal: Wal,
     current: Arc<Mutex<Current>>,
 }
 
@@ -28,15 +30,41 @@ pub(crate) struct Receiver {
 struct Current {
     transfer: u64,
     receiving: Option<Receiving>,
+    /// Transfers that are being read back. Their callers may have given up since.
+    finishing: usize,
+}
+
+/// Held while a transfer is read back.
+struct Finishing(Arc<Mutex<Current>>);
+
+impl Finishing {
+    /// Takes a transfer to read it back.
+    fn begin(current: &Arc<Mutex<Current>>, transfer: u64) -> Option<(Receiving, Self)> {
+        let mut locked = lock(current);
+        let receiving = locked.take(transfer)?;
+        locked.finishing += 1;
+        Some((receiving, Self(current.clone())))
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        lock(&self.0).finishing -= 1;
+    }
+}
+
+fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
+    current.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Receiver {
-    pub(crate) fn new(keeper: Keeper, workers: Workers, gauge: Gauge) -> Self {
-        Self { keeper, workers, gauge, current: Arc::default() }
+    pub(crate) fn new(keeper: Keeper, workers: Workers, gauge: Gauge, wal: Wal) -> Self {
+        Self { keeper, workers, gauge, wal, current: Arc::default() }
     }
 
     /// Starts to receive; says which bytes are missing. The reserve is not for them: below it, this
-    /// member would keep everybody from writing.
+    /// member would keep everybody from writing. What is here already is welcome however little room
+    /// there is: installed, it lets go of what was there before.
     pub(crate) async fn offer(&self, manifest: Bytes) -> Result<peer::CheckpointNeeds, Status> {
         let receiving = self.keeper.receive(manifest).await;
         let receiving =
@@ -44,10 +72,13 @@ impl Receiver {
         let missing = receiving.missing();
         let bytes = missing.iter().map(|file| file.length - file.offset).sum();
         self.gauge.look();
-        if !self.gauge.leaves_blocks_reserve(bytes) {
+        if bytes > 0 && !self.gauge.leaves_blocks_reserve(bytes) {
             tracing::warn!(bytes, "no room for a checkpoint");
-            let abandoned = block(self.workers, move || abandon(receiving));
+            let current = self.current.clone();
+            let abandoned = block(self.workers, move || lock(&current).give_up(receiving));
             abandoned.await.map_err(|gone| Status::aborted(gone.to_string()))?;
+            // The log may hold what it can do without; it will be offered again.
+            self.wal.request_upkeep();
             return Err(no_room());
         }
         let files = missing
@@ -58,10 +89,8 @@ impl Receiver {
                 length: file.length,
             })
             .collect();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.transfer += 1;
-        current.receiving = Some(receiving);
-        Ok(peer::CheckpointNeeds { files, transfer: current.transfer })
+        let transfer = lock(&self.current).begin(receiving);
+        Ok(peer::CheckpointNeeds { files, transfer })
     }
 
     /// Writes a piece.
@@ -73,11 +102,11 @@ impl Receiver {
         let gauge = self.gauge.clone();
         let written = block(self.workers, move || {
             let room = gauge.look();
-            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = lock(&current);
             if room <= Room::Last {
                 // Others have used up the room meanwhile; what has arrived must not keep the rest.
                 if let Some(receiving) = current.take(chunk.transfer) {
-                    abandon(receiving);
+                    current.give_up(receiving);
                 }
                 return Err(no_room());
             }
@@ -108,10 +137,8 @@ impl Receiver {
         let current = self.current.clone();
         let finished = block(self.workers, move || {
             // Reading everything back takes long, and the Raft runtime takes the same lock.
-            let receiving = {
-                let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
-                current.take(wire.transfer).ok_or_else(superseded)?
-            };
+            let begun = Finishing::begin(&current, wire.transfer);
+            let (receiving, _finishing) = begun.ok_or_else(superseded)?;
             receiving.finish().map_err(|error| match error {
                 // On the way each piece was whole, so the sender may have a look at its own.
                 ReceiveError::Damaged { .. } => Status::data_loss(error.to_string()),
@@ -125,6 +152,23 @@ impl Receiver {
 }
 
 impl Current {
+    /// Takes the place of whatever was on its way before; gives the transfer's number.
+    fn begin(&mut self, receiving: Receiving) -> u64 {
+        self.transfer += 1;
+        self.receiving = Some(receiving);
+        self.transfer
+    }
+
+    /// Gives up a transfer, and whatever was on its way before it. What has arrived is removed by
+    /// name, so it stays while it may be what another transfer is about to use: the next offer removes
+    /// it, or goes on with it.
+    fn give_up(&mut self, receiving: Receiving) {
+        self.receiving = None;
+        if self.finishing == 0 {
+            abandon(receiving);
+        }
+    }
+
     fn of(&mut self, transfer: u64) -> Option<&mut Receiving> {
         self.receiving.as_mut().filter(|_| self.transfer == transfer)
     }
@@ -146,4 +190,58 @@ fn no_room() -> Status {
 
 fn superseded() -> Status {
     Status::aborted("a newer checkpoint has been offered since")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use holdfast_store::command::{Change, Command, LEVEL_CURRENT, Put};
+    use holdfast_store::files::{Files, MemoryFiles};
+    use holdfast_store::{BackendKind, Context, Opened, Options, Position, Taken, open};
+
+    use super::*;
+
+    fn store(files: &MemoryFiles, incarnation: u64) -> Opened {
+        files.create_directory(Path::new("/data")).expect("memory");
+        let files = Arc::new(files.clone());
+        let backend = BackendKind::Memory;
+        open(Options { files, backend, incarnation, ..Options::new("/data") }).expect("empty")
+    }
+
+    /// The manifest of a checkpoint that has a file.
+    fn manifest() -> Bytes {
+        let Opened { mut state, mut maintainer, .. } = store(&MemoryFiles::new(), 1);
+        let position = Position { term: 1, index: 1 };
+        let context = Context { position, level: LEVEL_CURRENT, respond: false };
+        let put = Put { key: Bytes::from_static(b"k"), ..Put::default() };
+        state.apply(&context, &Command::from(Change::Put(put))).expect("applied");
+        state.finish_entry(position);
+        state.publish().expect("published");
+        let taken = maintainer.take_manifest(state.freeze(), 1).expect("there is room");
+        assert!(matches!(taken, Taken::Manifest(_)));
+        maintainer.export().expect("it reads back").manifest().clone()
+    }
+
+    #[test]
+    fn what_another_transfer_uses_is_not_removed() {
+        let (files, manifest) = (MemoryFiles::new(), manifest());
+        let receiver = store(&files, 2);
+        let checkpoints = receiver.maintainer.checkpoints();
+        let offer = || checkpoints.receive(manifest.clone()).expect("it is whole");
+        let arrived = || {
+            files.paths().iter().filter(|path| path.to_string_lossy().ends_with(".part")).count()
+        };
+        let current = Arc::new(Mutex::new(Current::default()));
+        let transfer = lock(&current).begin(offer());
+        let read_back = Finishing::begin(&current, transfer).expect("it is the current one");
+        lock(&current).give_up(offer());
+        assert_eq!(arrived(), 1, "it is still being read back");
+        drop(read_back);
+
+        let transfer = lock(&current).begin(offer());
+        lock(&current).give_up(offer());
+        assert_eq!(arrived(), 0);
+        assert!(lock(&current).of(transfer).is_none(), "its files are gone");
+    }
 }

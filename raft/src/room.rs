@@ -5,7 +5,7 @@
 //!                    2 to 4      what is a quarter garbage is rewritten; a checkpoint is due once it gives a segment's
 //!                                worth back, and the log keeps a fraction of what is free for slow followers
 //!                    1 to 2      likewise, but an eighth garbage is enough, and any worth; an alarm that this member
-//!                                has raised stays
+//!                                has raised stays, and the log gives its spare segments back
 //!                  1/2 to 1      NOSPACE is raised: what needs room is refused everywhere; the log keeps an eighth of the
 //!                                reserve, and no checkpoint is received that would need any of it
 //!                1/4 to 1/2      new blocks wait in memory: the rest is for the log, for checkpoints, and for
@@ -32,6 +32,7 @@ use tokio::sync::watch;
 
 use crate::config::Workers;
 use crate::intake::Needs;
+use crate::wal::Wal;
 use crate::work::block;
 
 /// The reserve, at most; also a twentieth of the file system.
@@ -192,10 +193,11 @@ impl Gauge {
         self.of_log().total
     }
 
-    /// Whether the reserve stays whole when the log takes so much more.
-    pub(crate) fn leaves_reserve(&self, bytes: u64) -> bool {
+    /// Whether the log may take so much more that it can do without: not what a checkpoint from a
+    /// leader would need.
+    pub(crate) fn has_spare_room(&self, bytes: u64) -> bool {
         let Space { free, total } = self.of_log();
-        free.saturating_sub(bytes) >= reserve_bytes(total)
+        free.saturating_sub(bytes) >= 2 * reserve_bytes(total)
     }
 
     /// Whether the reserve stays whole when blocks take so much more.
@@ -256,6 +258,15 @@ pub(crate) async fn watch_room(gauge: Gauge, workers: Workers) {
         // No answer is like a file system's that does not answer.
         let _ = block(workers, move || looking.look()).await;
         tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// Has the log look again at what it can do without, whenever there is more room or less, until the
+/// node stops and drops it. An idle log would keep it.
+pub(crate) async fn tell_log(gauge: Gauge, wal: Wal) {
+    let mut changes = gauge.changes();
+    while changes.changed().await.is_ok() {
+        wal.request_upkeep();
     }
 }
 
@@ -333,7 +344,7 @@ mod tests {
         assert!(!gauge.is_short(), "nobody has looked");
         assert_eq!(gauge.look(), Room::Short);
         assert!(gauge.is_short() && gauge.room().is_pressed());
-        assert!(!gauge.leaves_reserve(0));
+        assert!(!gauge.leaves_blocks_reserve(0));
         assert_eq!(gauge.moved_max(), 10, "of what is left of the reserve");
         files.set_capacity(Some(1020));
         gauge.look();
@@ -341,10 +352,16 @@ mod tests {
     }
 
     #[test]
+    fn the_log_spares_nothing_of_two_reserves() {
+        let gauge = gauge((101, 1000), None);
+        assert!(gauge.has_spare_room(MIB) && !gauge.has_spare_room(2 * MIB));
+    }
+
+    #[test]
     fn the_log_may_lie_on_another_file_system() {
         let gauge = gauge((100, 500), Some((30, 1000)));
         assert_eq!((gauge.free(), gauge.total()), (30 * MIB, 1000 * MIB));
-        assert!(!gauge.leaves_reserve(0), "the log has 30 of 50");
+        assert!(!gauge.has_spare_room(0), "the log has 30 of 100");
         assert!(gauge.leaves_blocks_reserve(75 * MIB) && !gauge.leaves_blocks_reserve(76 * MIB));
     }
 }

@@ -30,6 +30,31 @@ const LOST: Duration = Duration::from_secs(60);
 /// what the first one gave up, needs a later entry.
 const NUDGE: Duration = Duration::from_secs(3);
 
+/// How long an alarm waits to be proposed again after it may have been raised, at first; at most it is
+/// [`UNSEEN_MAX`].
+const UNSEEN: Duration = Duration::from_secs(5);
+const UNSEEN_MAX: Duration = Duration::from_secs(320);
+
+/// When to propose again what may have taken effect. A member that lags does not see it before it has
+/// caught up, however long that takes, and every attempt is one more entry in everybody's log.
+#[derive(Default)]
+struct Backoff {
+    not_before: Option<Instant>,
+    pause: Duration,
+}
+
+impl Backoff {
+    fn is_over(&self) -> bool {
+        self.not_before.is_none_or(|moment| Instant::now() >= moment)
+    }
+
+    /// The outcome of one more attempt is not known.
+    fn lengthen(&mut self) {
+        self.pause = (2 * self.pause).clamp(UNSEEN, UNSEEN_MAX);
+        self.not_before = Some(Instant::now() + self.pause);
+    }
+}
+
 /// Since when something has been so, without a break.
 #[derive(Default)]
 struct Since(Option<Instant>);
@@ -68,6 +93,7 @@ pub(crate) struct Watchman {
     below_quota: Since,
     /// Since when this member leads; whom it did not lead it did not call.
     led: Option<Instant>,
+    raising: Backoff,
     nudged: Instant,
     /// The pause after an attempt to set the quota.
     retry: Duration,
@@ -89,6 +115,7 @@ impl Watchman {
             roomy: Since::default(),
             below_quota: Since::default(),
             led: None,
+            raising: Backoff::default(),
             nudged: Instant::now(),
             retry: RETRY,
         }
@@ -145,10 +172,15 @@ impl Watchman {
         let is_raised = self.is_raised(me, AlarmCause::Disk);
         let room = self.shared.gauge.room();
         let is_calm = self.roomy.is_long(is_raised && room >= Room::Enough);
+        if is_raised {
+            self.raising = Backoff::default();
+        }
         match is_raised {
-            false if room <= Room::Short => {
+            false if room <= Room::Short && self.raising.is_over() => {
                 tracing::warn!("the file system is below its reserve; refusing writes");
-                self.raise(me, AlarmCause::Disk).await;
+                if !self.raise(me, AlarmCause::Disk).await {
+                    self.raising.lengthen();
+                }
             }
             true if is_calm => self.clear(me, AlarmCause::Disk).await,
             true if self.shared.gauge.wants_entry() && self.nudged.elapsed() >= NUDGE => {
@@ -203,9 +235,10 @@ impl Watchman {
         self.raised_for(cause).iter().any(|alarm| alarm.member == member)
     }
 
-    async fn raise(&self, member: u64, cause: AlarmCause) {
+    /// Whether the outcome is known.
+    async fn raise(&self, member: u64, cause: AlarmCause) -> bool {
         let (kind, cause) = (AlarmKind::NoSpace as i32, cause as i32);
-        self.propose(Some(Change::RaiseAlarm(RaiseAlarm { kind, member, cause }))).await;
+        self.propose(Some(Change::RaiseAlarm(RaiseAlarm { kind, member, cause }))).await
     }
 
     async fn clear(&self, member: u64, cause: AlarmCause) {
@@ -213,17 +246,34 @@ impl Watchman {
         self.propose(Some(Change::ClearAlarm(ClearAlarm { kind, member, cause }))).await;
     }
 
-    /// What fails is tried again at the next look, if it is still needed.
-    async fn propose(&self, change: Option<Change>) {
-        if let Err(error) = self.port.propose(Command { change, credentials: None }).await {
-            tracing::warn!(%error, "alarms and quota are not up to date");
-        }
+    /// What fails is tried again at the next look, if it is still needed. Whether the outcome is
+    /// known.
+    async fn propose(&self, change: Option<Change>) -> bool {
+        let proposed = self.port.propose(Command { change, credentials: None }).await;
+        let Err(error) = proposed else { return true };
+        tracing::warn!(%error, "alarms and quota are not up to date");
+        !error.may_take_effect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_been_raised_is_proposed_again_ever_later() {
+        let mut backoff = Backoff::default();
+        let begun = Instant::now();
+        let mut attempts = Vec::new();
+        for _ in 0..1000 {
+            if backoff.is_over() {
+                attempts.push(begun.elapsed().as_secs());
+                backoff.lengthen();
+            }
+            tokio::time::advance(LOOK).await;
+        }
+        assert_eq!(attempts, [0, 5, 15, 35, 75, 155, 315, 635, 955]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn calm_begins_anew_with_every_break() {

@@ -6,6 +6,10 @@
 
 use std::collections::BTreeMap;
 
+/// With so many alarms a client raises no more of them: each is in every checkpoint, and copied
+/// whenever somebody looks. Members raise few for themselves, and those always come in.
+const ALARMS_MAX: usize = 1000;
+
 /// What an alarm says is wrong; the numbers are etcd's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
@@ -84,9 +88,14 @@ pub(crate) struct StoredAlarm {
 }
 
 impl AlarmTable {
-    /// Raises an alarm for one more cause. False for a kind that is none.
+    /// Raises an alarm for one more cause. False for a kind that is none, and for a client's when
+    /// there are too many.
     pub(crate) fn raise(&mut self, kind: AlarmKind, member: u64, cause: AlarmCause) -> bool {
         if kind == AlarmKind::None {
+            return false;
+        }
+        let is_new = !self.causes.contains_key(&(kind, member));
+        if is_new && cause == AlarmCause::Client && self.causes.len() >= ALARMS_MAX {
             return false;
         }
         *self.causes.entry((kind, member)).or_default() |= cause.bit();
@@ -154,6 +163,24 @@ mod tests {
         assert!(table.clear(AlarmKind::NoSpace, 1, AlarmCause::Client));
         assert!(!table.is_raised(AlarmKind::NoSpace), "a client clears every cause");
         assert!(!table.clear(AlarmKind::NoSpace, 1, AlarmCause::Client));
+    }
+
+    #[test]
+    fn clients_raise_so_many_and_no_more() {
+        let mut table = AlarmTable::default();
+        let max = ALARMS_MAX as u64;
+        for member in 0..max {
+            assert!(table.raise(AlarmKind::NoSpace, member, AlarmCause::Client));
+        }
+        assert!(!table.raise(AlarmKind::NoSpace, max, AlarmCause::Client));
+        assert!(!table.raise(AlarmKind::Corrupt, 0, AlarmCause::Client));
+        assert_eq!(table.all().count(), ALARMS_MAX);
+        assert!(table.raise(AlarmKind::NoSpace, 7, AlarmCause::Client), "it is raised already");
+        assert!(table.raise(AlarmKind::Corrupt, 0, AlarmCause::Check), "a member's own");
+        assert!(table.raise(AlarmKind::Corrupt, 0, AlarmCause::Client));
+        table.clear(AlarmKind::NoSpace, 1, AlarmCause::Client);
+        table.clear(AlarmKind::NoSpace, 2, AlarmCause::Client);
+        assert!(table.raise(AlarmKind::NoSpace, max, AlarmCause::Client));
     }
 
     #[test]

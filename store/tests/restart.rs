@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_store::command::{
-    Change, Command, Compact, DeleteRange, LeaseGrant, LeaseRevoke, Operation, OperationKind, Put,
-    Range, Txn,
+    Change, Command, Compact, DeleteRange, LEVEL_CURRENT, LeaseGrant, LeaseRevoke, Operation,
+    OperationKind, Put, RaiseAlarm, Range, SetDowngrade, SetQuota, Txn,
 };
 use holdfast_store::files::memory::Unsynced;
 use holdfast_store::files::{Files, MemoryFiles};
 use holdfast_store::{
-    BackendKind, Context, Effort, LeaseInfo, Opened, Options, Position, ReadError, RecordBytes,
-    Taken, Worked, open,
+    Alarm, AlarmCause, AlarmKind, BackendKind, Context, Effort, LeaseInfo, Opened, Options,
+    Position, Quota, ReadError, RecordBytes, Rejected, Response, Taken, Worked, open,
 };
 
 const DIRECTORY: &str = "/data";
@@ -118,12 +118,31 @@ impl Member {
 
     fn apply_to(&mut self, index: u64) {
         while self.applied() < index {
-            let position = Position { term: 1, index: self.applied() + 1 };
-            let context = Context { position, level: 1, respond: false };
-            let command = command(self.seed, position.index);
-            self.store.state.apply(&context, &command).unwrap();
-            self.store.state.finish_entry(position);
+            let _ = self.apply(&command(self.seed, self.applied() + 1), 1);
         }
+        self.store.state.publish().unwrap();
+    }
+
+    /// Applies the next entry.
+    fn apply(&mut self, command: &Command, level: u32) -> Result<Response, Rejected> {
+        let position = Position { term: 1, index: self.applied() + 1 };
+        let context = Context { position, level, respond: false };
+        let outcome = self.store.state.apply(&context, command).unwrap();
+        self.store.state.finish_entry(position);
+        outcome.result
+    }
+
+    /// Installs the newest checkpoint of another.
+    fn receive_from(&mut self, sender: &Self) {
+        let export = sender.store.maintainer.export().unwrap();
+        let manifest = export.manifest().clone();
+        let mut receiving = self.store.maintainer.receive(manifest).unwrap();
+        for file in receiving.missing() {
+            let length = (file.length - file.offset) as usize;
+            let bytes = export.read(&file.name, file.offset, length).unwrap();
+            receiving.write(&file.name, file.offset, &bytes).unwrap();
+        }
+        self.store.state.install(receiving.finish().unwrap()).unwrap();
         self.store.state.publish().unwrap();
     }
 
@@ -216,6 +235,53 @@ fn a_store_that_loses_power_ends_where_an_undisturbed_one_does() {
     }
 }
 
+/// What is refused next, and why: alarms with their causes, the quota, and what is noted of a
+/// downgrade.
+fn limits(member: &Member) -> (Vec<Alarm>, Quota, String) {
+    let reader = &member.store.reader;
+    (reader.alarms(), reader.quota(), reader.downgrade_target())
+}
+
+#[test]
+fn alarms_quota_and_downgrade_come_with_a_checkpoint_and_outlive_a_restart() {
+    let mut numbers = Numbers(1);
+    let mut sender = Member::new(1, 1);
+    sender.apply_to(50);
+    let raise = |kind: AlarmKind, member, cause: AlarmCause| {
+        let (kind, cause) = (kind as i32, cause as i32);
+        Change::RaiseAlarm(RaiseAlarm { kind, member, cause })
+    };
+    for change in [
+        Change::SetQuota(SetQuota { bytes: 7 << 30, member: 3 }),
+        Change::SetDowngrade(SetDowngrade { target: "3.5.0".to_owned() }),
+        raise(AlarmKind::NoSpace, 1, AlarmCause::Disk),
+        raise(AlarmKind::NoSpace, 1, AlarmCause::Client),
+        raise(AlarmKind::NoSpace, 3, AlarmCause::Quota),
+        raise(AlarmKind::Corrupt, 0, AlarmCause::Check),
+    ] {
+        sender.apply(&Command::from(change), LEVEL_CURRENT).unwrap();
+    }
+    sender.store.state.publish().unwrap();
+    let expected = limits(&sender);
+    let (alarms, quota, downgrade) = &expected;
+    assert_eq!((alarms.len(), *quota), (3, Quota { member: 3, bytes: 7 << 30 }));
+    assert!(alarms[0].has_cause(AlarmCause::Disk) && alarms[0].has_cause(AlarmCause::Client));
+    assert_eq!(downgrade, "3.5.0");
+    assert!(matches!(sender.take(), Taken::Manifest(_)));
+
+    let mut member = Member::new(1, 2);
+    member.receive_from(&sender);
+    assert_eq!(limits(&member), expected, "installed");
+    member = member.restart(Unsynced::Lost, &mut numbers);
+    assert_eq!(limits(&member), expected, "started from what was received");
+    sender = sender.restart(Unsynced::Lost, &mut numbers);
+    assert_eq!(limits(&sender), expected, "started from what was taken");
+    let put = Command::from(Change::Put(Put { key: key(1), ..Put::default() }));
+    for mut member in [member, sender] {
+        assert_eq!(member.apply(&put, LEVEL_CURRENT), Err(Rejected::Corrupt));
+    }
+}
+
 #[test]
 fn a_member_that_is_given_checkpoints_ends_where_their_sender_does() {
     for seed in 100..115 {
@@ -232,16 +298,7 @@ fn a_member_that_is_given_checkpoints_ends_where_their_sender_does() {
             if numbers.below(2) == 0 {
                 member.take();
             }
-            let export = sender.store.maintainer.export().unwrap();
-            let manifest = export.manifest().clone();
-            let mut receiving = member.store.maintainer.receive(manifest).unwrap();
-            for file in receiving.missing() {
-                let length = (file.length - file.offset) as usize;
-                let bytes = export.read(&file.name, file.offset, length).unwrap();
-                receiving.write(&file.name, file.offset, &bytes).unwrap();
-            }
-            member.store.state.install(receiving.finish().unwrap()).unwrap();
-            member.store.state.publish().unwrap();
+            member.receive_from(&sender);
             assert_eq!(member.applied(), round * 150);
             assert_eq!(member.picture(), sender.picture(), "seed {seed}, round {round}");
             if numbers.below(2) == 0 {

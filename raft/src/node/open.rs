@@ -40,7 +40,7 @@ use crate::propose::{Proposer, Raft};
 use crate::purge::{Holds, Purger};
 use crate::read_index::ReadIndexDesk;
 use crate::receive::Receiver;
-use crate::room::{Gauge, watch_room};
+use crate::room::{Gauge, tell_log, watch_room};
 use crate::rot::hand_over_when_rotten;
 use crate::shared::Shared;
 use crate::space::Watchman;
@@ -51,6 +51,8 @@ use crate::work::{Actor, run_apart};
 
 /// How often a member that asks for its cluster looks whether the others have told it.
 const BROUGHT: Duration = Duration::from_secs(1);
+/// How long it waits for the others when nobody else tells it.
+const UNTOLD: Duration = Duration::from_secs(30);
 
 /// Everything below openraft.
 struct Ground {
@@ -121,6 +123,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
             machine.keeper.clone(),
             seams.workers,
             shared.gauge.clone(),
+            wal.clone(),
         )),
         members: members.clone(),
         hasher,
@@ -130,6 +133,7 @@ pub(super) async fn open(config: NodeConfig, mut seams: Seams) -> Result<Node, O
     if !is_initialised(&raft).await? {
         found::found(&raft, &plan, &config, identity, &peers).await?;
     }
+    tasks.spawn(tell_log(shared.gauge.clone(), wal.clone()));
     let purger = Purger {
         raft: raft.clone(),
         taken: machine.keeper.taken(),
@@ -280,7 +284,7 @@ fn open_log(
         failed: Arc::new(move |failure| failing.fail(Fatal::new(failure))),
         has_room_for: Arc::new(move |bytes| {
             gauge.look();
-            gauge.leaves_reserve(bytes)
+            gauge.has_spare_room(bytes)
         }),
         ..Hooks::default()
     };
@@ -411,10 +415,21 @@ async fn complete(
         }
         Some(discover) if plan.members.is_empty() => tokio::select! {
             initialised = wait_initialised(raft) => initialised.map(|()| plan),
-            config = discovered(config, &*discover) => plan::plan(&config?),
+            found = ask_again(config, &*discover) => found,
         },
         _ => Ok(plan),
     }
+}
+
+/// What is said elsewhere than in the flags, asked for once more. That there is no answer is final
+/// only after a while: if the others have founded the cluster, nothing of it is needed any more.
+async fn ask_again(config: &NodeConfig, discover: &dyn Discover) -> Result<Plan, OpenError> {
+    let found = discovered(config, discover).await.and_then(|config| plan::plan(&config));
+    if let Err(error) = &found {
+        tracing::warn!(%error, "waiting to be told of the cluster by its other members");
+        tokio::time::sleep(UNTOLD).await;
+    }
+    found
 }
 
 /// Whether the log holds a membership.

@@ -50,6 +50,8 @@ impl Drop for WalThreads {
 enum Wake {
     Work,
     Idle,
+    /// Only a task that does the maintenance too is woken for it.
+    Upkeep,
     Closed,
 }
 
@@ -66,6 +68,7 @@ fn run_writer(mut core: WalCore) {
         match wait_for_work(&core, limit) {
             Wake::Work => core.step().fire(),
             Wake::Idle => core.idle().fire(),
+            Wake::Upkeep => {}
             Wake::Closed => {
                 core.idle().fire();
                 return core.give_up().fire();
@@ -177,6 +180,7 @@ pub async fn drive(mut core: WalCore, mut maintenance: Maintenance, pace: impl P
                 core.finish().fire();
             }
             Wake::Idle => core.idle().fire(),
+            Wake::Upkeep => {}
             Wake::Closed => {
                 core.idle().fire();
                 return core.give_up().fire();
@@ -204,6 +208,9 @@ impl Future for WorkReady {
         }
         if self.resting && queue.has_riders(self.next) {
             return Poll::Ready(Wake::Idle);
+        }
+        if self.shared.upkeep().requested {
+            return Poll::Ready(Wake::Upkeep);
         }
         queue.sleep = if self.resting { Sleep::Deep } else { Sleep::Light };
         queue.writer = Some(context.waker().clone());

@@ -287,6 +287,13 @@ impl Wal {
             .request_upkeep(|upkeep| upkeep.removable_below = upkeep.removable_below.max(index));
     }
 
+    /// Has the upkeep look again at how much room there is.
+    pub fn request_upkeep(&self) {
+        self.shared.request_upkeep(|_| {});
+        // In a simulation one task does both.
+        self.shared.wake_writer(self.shared.queue());
+    }
+
     /// Vote, committed, purged, first and last, as of everything queued.
     pub fn state(&self) -> State {
         self.shared.log().state

@@ -116,7 +116,8 @@ impl Draft {
         draft.inspect_err(|_| discard(files, &path))
     }
 
-    /// Takes a spare.
+    /// Takes a spare. Where even what is overwritten takes room, there may be none for its header:
+    /// then the spare gives its own back.
     pub(super) fn from_spare(
         files: &dyn Files,
         spare: PathBuf,
@@ -124,7 +125,8 @@ impl Draft {
         length: u64,
     ) -> Result<Self, WalError> {
         let file = files.open(&spare).map_err(WalError::io("open", &spare))?;
-        Self::begin(spare, file, origin, length)
+        let draft = Self::begin(spare.clone(), file, origin, length);
+        draft.inspect_err(|_| discard(files, &spare))
     }
 
     fn begin(

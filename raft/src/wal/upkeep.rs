@@ -132,7 +132,8 @@ impl Maintenance {
         let mut recycled = false;
         // An attempt that failed may have had its effect all the same.
         if files.exists(&path).map_err(WalError::io("look for", &path))? {
-            let wanted = self.shared.upkeep().spares.len() < self.spares_max();
+            let spares_max = self.spares_max();
+            let wanted = self.shared.upkeep().spares.len() < spares_max;
             let unread = Arc::strong_count(file) == 1;
             let length = file.length().map_err(WalError::io("measure", &path))?;
             recycled = wanted
@@ -147,8 +148,8 @@ impl Maintenance {
         Ok(recycled)
     }
 
-    /// How many spares there may be: none below the reserve, where a checkpoint needs their room. It is
-    /// what gives room back; the log takes little at a time for itself.
+    /// How many spares there may be: none where there is little room, for a checkpoint needs theirs. It
+    /// is what gives room back; the log takes little at a time for itself.
     fn spares_max(&self) -> usize {
         let Shared { options, hooks, .. } = &*self.shared;
         if (hooks.has_room_for)(0) { options.spare_segments_max } else { 0 }

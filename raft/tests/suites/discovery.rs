@@ -94,6 +94,24 @@ impl Discover for Silent {
     }
 }
 
+/// One of three that stopped between its identity and the founding; none if a stop after so many
+/// operations is none there.
+async fn stopped_before_the_founding(count: u64) -> Option<World> {
+    let files = MemoryFiles::new();
+    let (mut world, _) = world(3);
+    world.files[0] = Arc::new(files.clone());
+    files.power_off_after(count);
+    let _ = starts(&mut world).await;
+    files.crash(Unsynced::Lost, &mut |_| 0);
+    files.contents("/m0/identity".as_ref()).is_ok().then_some(world)
+}
+
+/// A registry that knows nobody any more.
+fn refusing() -> Arc<Registry> {
+    let answer = Err("no such host".to_owned());
+    Arc::new(Registry { answer, asked: AtomicUsize::new(0) })
+}
+
 /// Alone of three, so that it founds the cluster and gets no further.
 async fn starts(world: &mut World) -> bool {
     let started = world.start(0).await.is_ok();
@@ -145,24 +163,38 @@ async fn whoever_stopped_before_the_founding_is_brought_in_without_a_registry() 
     assert!(starts(&mut whole).await);
     let mut asked = 0;
     for count in 0..=files.operations() {
-        let files = MemoryFiles::new();
-        let (mut world, _) = world(3);
-        world.files[0] = Arc::new(files.clone());
-        files.power_off_after(count);
-        let _ = starts(&mut world).await;
-        files.crash(Unsynced::Lost, &mut |_| 0);
-        if files.contents("/m0/identity".as_ref()).is_err() {
-            continue;
+        for refuses in [false, true] {
+            let Some(mut world) = stopped_before_the_founding(count).await else { continue };
+            for i in 1..3 {
+                world.start(i).await.expect("starts");
+            }
+            put_on(&world.port(1), "k", "v").await.expect("two of three");
+            let (silent, refusing) = (Arc::new(Silent::default()), refusing());
+            world.discover =
+                Some(if refuses { refusing.clone() } else { silent.clone() as Arc<dyn Discover> });
+            within(60, world.start_ready(0)).await;
+            put_on(&world.port(0), "k", "v").await.expect("three of three");
+            asked += silent.0.load(Ordering::Relaxed) + refusing.asked();
         }
-        for i in 1..3 {
-            world.start(i).await.expect("starts");
-        }
-        put_on(&world.port(1), "k", "v").await.expect("two of three");
-        let silent = Arc::new(Silent::default());
-        world.discover = Some(silent.clone());
-        within(60, world.start_ready(0)).await;
-        put_on(&world.port(0), "k", "v").await.expect("three of three");
-        asked += silent.0.load(Ordering::Relaxed);
     }
     assert!(asked > 0, "no cut between the identity and the founding");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_by_nobody_does_not_start() {
+    let files = MemoryFiles::new();
+    let (mut whole, _) = world(3);
+    whole.files[0] = Arc::new(files.clone());
+    assert!(starts(&mut whole).await);
+    let mut refused = 0;
+    for count in 0..=files.operations() {
+        let Some(mut world) = stopped_before_the_founding(count).await else { continue };
+        world.discover = Some(refusing());
+        match within(60, world.start(0)).await {
+            Ok(()) => {}
+            Err(OpenError::Discovery(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 0, "no cut between the identity and the founding");
 }

@@ -349,13 +349,130 @@ async fn a_log_without_room_does_not_keep_a_checkpoint_from_who_needs_it() {
     purged(&world, leader, purged_before + 1).await;
 }
 
+/// Members that soon forget what a checkpoint holds.
+fn forgetful(config: &mut NodeConfig) {
+    config.snapshot_count = 20;
+    config.snapshot_catchup_entries = 5;
+}
+
+/// It does not see its own alarm before it has caught up, for which it has no room.
+#[tokio::test(start_paused = true)]
+async fn who_lags_and_has_no_room_does_not_fill_the_log_of_the_others() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, forgetful);
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.net.isolate(&world.url(follower));
+    seconds(5).await;
+    let leader = (0..3).find(|i| world.node(*i).status().is_leader).expect("two of three");
+    let last = put_each(&world.port(leader), 0..60, 100).await;
+    purged(&world, leader, 20).await;
+    have_neighbour(&disks[follower]);
+    keep_free(&disks[follower], 4).await;
+    world.net.heal(&world.url(follower));
+    seconds(20).await;
+    assert!(
+        world.node(leader).reader().is_raised(AlarmKind::NoSpace),
+        "the others have heard of it"
+    );
+    let before = world.node(leader).status().last_index;
+    seconds(120).await;
+    assert!(world.node(follower).reader().revision() < last);
+    let after = world.node(leader).status().last_index;
+    assert!(after - before <= 3, "the log grew from {before} to {after}");
+}
+
+/// The spare segments that member `i` has.
+fn spares_in(files: &MemoryFiles, i: usize) -> Vec<PathBuf> {
+    let spare = format!("/m{i}/wal/spare-");
+    files.paths().into_iter().filter(|path| path.to_string_lossy().starts_with(&spare)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_log_gives_back_what_it_can_do_without() {
+    let (_world, files) = alone().await;
+    have_neighbour(&files);
+    seconds(10).await;
+    assert!(!spares_in(&files, 0).is_empty());
+    leave_free(&files, 8);
+    seconds(1).await;
+    assert!(spares_in(&files, 0).is_empty());
+}
+
+/// Puts so much that a log has forgotten some of it, and all of it is in a checkpoint.
+async fn put_up_to_a_checkpoint(world: &World, leader: usize, disk: &MemoryFiles) -> i64 {
+    put_each(&world.port(leader), 0..40, 20_000).await;
+    let before = checkpoints_in(disk, leader);
+    for n in 40..80 {
+        let last = put_each(&world.port(leader), n..n + 1, 20_000).await;
+        if checkpoints_in(disk, leader) != before {
+            return last;
+        }
+    }
+    panic!("a checkpoint is due after twenty entries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_log_can_do_without_gives_way_to_a_checkpoint() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, forgetful);
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.crash(follower).await;
+    let leader = world.leader().await;
+    let last = put_up_to_a_checkpoint(&world, leader, &disks[leader]).await;
+    purged(&world, leader, 20).await;
+    let disk = &disks[follower];
+    have_neighbour(disk);
+    world.net.isolate(&world.url(follower));
+    world.start(follower).await.expect("starts");
+    seconds(2).await;
+    let spare = &spares_in(disk, follower)[0];
+    let spare = disk.contents(spare).expect("it is listed").len() as u64;
+    let blocks = format!("/m{leader}/blocks");
+    let is_block = |path: &PathBuf| path.starts_with(&blocks);
+    let length = |path: PathBuf| disks[leader].contents(&path).expect("it is listed").len() as u64;
+    let checkpoint: u64 = disks[leader].paths().into_iter().filter(is_block).map(length).sum();
+    let used = UNLIMITED - disk.space(Path::new("/")).expect("memory").free;
+    // A reserve is a twentieth.
+    let total = (used + checkpoint - spare / 2) * 20 / 19;
+    assert!(checkpoint < total / 20, "it would need two reserves");
+    disk.set_capacity(Some(total));
+    world.net.heal(&world.url(follower));
+    within(30, caught_up(&world, follower, last)).await;
+}
+
+/// All of it has arrived, and nothing more is needed to have it in the place of what was there before.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_has_arrived_is_installed_without_room() {
+    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
+    let mut world = world_on(&disks, forgetful);
+    world.start_all().await;
+    let follower = world.follower().await;
+    world.crash(follower).await;
+    let leader = world.leader().await;
+    let last = put_each(&world.port(leader), 0..100, 2000).await;
+    purged(&world, leader, 50).await;
+    let disk = &disks[follower];
+    have_neighbour(disk);
+    disk.fail_from(Operation::Sync, ".part", 0, ErrorKind::Other);
+    world.start(follower).await.expect("starts");
+    seconds(5).await;
+    for _ in 0..3 {
+        leave_free(disk, 3);
+        seconds(1).await;
+    }
+    assert!(world.node(follower).reader().revision() < last, "it cannot be made durable");
+    disk.heal();
+    within(10, caught_up(&world, follower, last)).await;
+    let free = disk.space(Path::new("/")).expect("memory");
+    assert!(free.free < free.total / 20, "there has been no room for another copy");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_on_its_way_leaves_the_log_its_room() {
     let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
-    let mut world = world_on(&disks, |config| {
-        config.snapshot_count = 20;
-        config.snapshot_catchup_entries = 5;
-    });
+    let mut world = world_on(&disks, forgetful);
     world.start_all().await;
     let follower = world.follower().await;
     world.crash(follower).await;

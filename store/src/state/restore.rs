@@ -51,6 +51,7 @@ impl Restorer {
     /// Whether a store can be made of it, as far as that can be told without the records.
     pub(crate) fn check(&self) -> Result<(), Fatal> {
         self.leases()?;
+        self.tables.alarms()?;
         self.tables.auth()?;
         Ok(())
     }
@@ -192,4 +193,24 @@ impl State {
 
 fn by_id(tables: &Tables) -> BTreeMap<u64, MemberAttributes> {
     tables.members.iter().map(|member| (member.member, member.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alarm::AlarmTable;
+    use crate::{AlarmCause, AlarmKind};
+
+    #[test]
+    fn alarms_that_contradict_each_other_are_found_without_the_records() {
+        let mut alarms = AlarmTable::default();
+        alarms.raise(AlarmKind::NoSpace, 1, AlarmCause::Disk);
+        let mut tables = Tables::fresh();
+        tables.set_alarms(&alarms);
+        let bytes = tables.encode_to_vec();
+        let check = |bytes: Vec<u8>| Restorer::new(&bytes.into()).expect("it decodes").check();
+        assert!(check(bytes.clone()).is_ok());
+        // One encoding after the other is one of both: the alarm is there twice.
+        assert!(check(bytes.repeat(2)).is_err());
+    }
 }

@@ -1,5 +1,6 @@
 //! The first failed write or sync ends the log for everyone.
 
+use super::super::handle::Shared;
 use super::*;
 
 fn assert_refuses(log: &Harness) {
@@ -184,6 +185,10 @@ fn purged() -> Harness {
     log
 }
 
+fn spares(files: &MemoryFiles) -> usize {
+    files.paths().iter().filter(|path| path.to_str().unwrap().contains("spare-")).count()
+}
+
 fn segments(files: &MemoryFiles) -> usize {
     let paths = files.paths();
     paths.iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "wal")).count()
@@ -221,9 +226,6 @@ fn without_room_no_spare_is_kept() {
     let mut log = purged();
     log.wal.allow_removal_below(29);
     while log.maintenance.step() {}
-    let spares = |files: &MemoryFiles| {
-        files.paths().iter().filter(|path| path.to_str().unwrap().contains("spare-")).count()
-    };
     let files = log.files.copy();
     assert!(spares(&files) > 1, "{:?}", files.paths());
     let hooks = Hooks { has_room_for: Arc::new(|_| false), ..Hooks::default() };
@@ -231,6 +233,45 @@ fn without_room_no_spare_is_kept() {
         open(Arc::new(files.clone()), Path::new(DIRECTORY), options(), hooks).unwrap();
     while maintenance.step() {}
     assert_eq!(spares(&files), 0);
+}
+
+/// As where what is overwritten takes room of its own until it is synced.
+#[test]
+fn a_spare_that_cannot_be_begun_is_not_lost() {
+    let mut log = purged();
+    log.wal.allow_removal_below(29);
+    while log.maintenance.step() {}
+    let before = spares(&log.files);
+    assert!(before > 0);
+    log.files.fill_up_after(0);
+    log.append([entry(1, 31, 3000)]);
+    for _ in 0..before + 2 {
+        log.step();
+        assert!(log.core.is_stuck());
+        assert_eq!(spares(&log.files), log.core.shared.upkeep().spares.len());
+    }
+    log.files.heal();
+    log.step();
+    assert_eq!(log.wal.flushed_index(), Some(31));
+}
+
+#[test]
+fn room_is_asked_for_without_a_lock() {
+    let files = purged().files.copy();
+    let shared = Arc::new(std::sync::OnceLock::<std::sync::Weak<Shared>>::new());
+    let asking = shared.clone();
+    let has_room_for = Arc::new(move |_| {
+        let shared = asking.get().and_then(std::sync::Weak::upgrade);
+        assert!(shared.is_none_or(|shared| shared.upkeep.try_lock().is_ok()));
+        true
+    });
+    let hooks = Hooks { has_room_for, ..Hooks::default() };
+    let Opened { wal, mut maintenance, .. } =
+        open(Arc::new(files.clone()), Path::new(DIRECTORY), options(), hooks).unwrap();
+    shared.set(Arc::downgrade(&wal.shared)).unwrap();
+    wal.allow_removal_below(29);
+    while maintenance.step() {}
+    assert!(spares(&files) > 0, "one was recycled");
 }
 
 #[test]
