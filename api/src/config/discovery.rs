@@ -33,7 +33,10 @@ pub(super) fn resolve(settings: &Settings) -> Result<Option<Source>, ConfigError
     }
     let domain = settings.text("discovery-srv").to_owned();
     let service_name = settings.text("discovery-srv-name").to_owned();
-    let records = RecordSettings { domain, service_name };
+    let has_authority = !settings.text("peer-trusted-ca-file").is_empty();
+    // Certificates that members make themselves are verified by nobody.
+    let trusts_the_system = !has_authority && !settings.boolean("peer-auto-tls");
+    let records = RecordSettings { domain, service_name, trusts_the_system };
     Ok(Some(records).filter(|records| !records.domain.is_empty()).map(Source::Records))
 }
 

@@ -245,9 +245,15 @@ fn discovery_takes_the_place_of_the_initial_cluster() {
 fn discovery_by_dns_keeps_the_token_of_the_initial_cluster() {
     let flags = ["--discovery-srv=d", "--discovery-srv-name=n", "--initial-cluster-token=t"];
     let (config, warnings) = resolve(&flags).expect("valid");
-    let records = RecordSettings { domain: "d".to_owned(), service_name: "n".to_owned() };
-    assert_eq!((config.discovery.clone(), warnings), (Some(Source::Records(records)), Vec::new()));
+    let (domain, service_name) = ("d".to_owned(), "n".to_owned());
+    let mut records = RecordSettings { domain, service_name, trusts_the_system: true };
+    let expected = Some(Source::Records(records.clone()));
+    assert_eq!((config.discovery.clone(), warnings), (expected, Vec::new()));
     assert_eq!(config.into_server().node.initial_cluster_token, "t");
+    let (config, _) =
+        resolve(&[&flags[..], &["--peer-trusted-ca-file=a"]].concat()).expect("valid");
+    records.trusts_the_system = false;
+    assert_eq!(config.discovery, Some(Source::Records(records)));
     let (config, warnings) = resolve(&["--discovery-srv-name=n"]).expect("valid");
     assert!(config.discovery.is_none() && warnings.len() == 1, "{warnings:?}");
     let joining = ["--discovery-srv=d", "--initial-cluster-state=existing"];

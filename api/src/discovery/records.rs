@@ -31,6 +31,9 @@ pub struct RecordSettings {
     pub domain: String,
     /// `--discovery-srv-name`; empty for none.
     pub service_name: String,
+    /// Whether members show each other certificates of authorities that the system knows, for want
+    /// of a `--peer-trusted-ca-file`.
+    pub trusts_the_system: bool,
 }
 
 /// One member's way into its cluster.
@@ -47,7 +50,7 @@ impl Records {
     }
 
     async fn ask(&self) -> Result<InitialCluster, String> {
-        let RecordSettings { domain, service_name } = &self.settings;
+        let RecordSettings { domain, service_name, .. } = &self.settings;
         let suffix = if service_name.is_empty() { "" } else { "-" };
         let servers = NameServers::of_this_machine()?;
         let (mut urls, mut asked) = (BTreeSet::new(), Vec::new());
@@ -68,7 +71,19 @@ impl Records {
         }
         let urls: Vec<String> = urls.into_iter().collect();
         tracing::info!(domain, ?urls, "got bootstrap from DNS");
+        if let Some(warning) = self.warning(&urls) {
+            tracing::warn!("{warning}");
+        }
         self.cluster(&urls, &self.own(&urls).await)
+    }
+
+    /// etcd would have the certificates name the domain, which is no name from DNS.
+    fn warning(&self, urls: &[String]) -> Option<&'static str> {
+        let is_verified = urls.iter().any(|url| scheme(url) == "https");
+        (self.settings.trusts_the_system && is_verified).then_some(
+            "peers are by https, DNS says which names their certificates have to have, and any \
+             authority of this system may have signed them: give --peer-trusted-ca-file",
+        )
     }
 
     /// Which of these URLs are this member's.
@@ -182,7 +197,11 @@ mod tests {
     use super::*;
 
     fn records(name: &str, peer_urls: &[&str]) -> Records {
-        let settings = RecordSettings { domain: "d".to_owned(), service_name: String::new() };
+        let settings = RecordSettings {
+            domain: "d".to_owned(),
+            service_name: String::new(),
+            trusts_the_system: true,
+        };
         let peer_urls: Vec<_> = peer_urls.iter().map(|url| (*url).to_owned()).collect();
         Records::new(settings, name, &peer_urls)
     }
@@ -238,5 +257,15 @@ mod tests {
         let mixed = records("m", &["http://127.0.0.3:1", "https://127.0.0.1:1"]);
         let expected = ["m=https://127.0.0.1:1", "0=http://127.0.0.2:1"];
         assert_eq!(found(&mixed, &urls).await.unwrap(), expected);
+    }
+
+    #[test]
+    fn public_authorities_for_names_from_dns_are_warned_about() {
+        let urls = |scheme: &str| [format!("{scheme}://127.0.0.1:1")];
+        let mut records = records("m", &["https://127.0.0.1:1"]);
+        assert!(records.warning(&urls("https")).is_some());
+        assert_eq!(records.warning(&urls("http")), None);
+        records.settings.trusts_the_system = false;
+        assert_eq!(records.warning(&urls("https")), None);
     }
 }
