@@ -242,6 +242,21 @@ fn discovery_takes_the_place_of_the_initial_cluster() {
 }
 
 #[test]
+fn a_password_that_goes_over_a_network_in_the_clear_is_warned_about() {
+    let warned = |endpoint: &str, more: &[&str]| {
+        let endpoints = format!("--discovery-endpoints={endpoint}");
+        let flags = ["--discovery-token=t", &endpoints, "--discovery-user=u:p"];
+        resolve(&[&flags[..], more].concat()).expect("valid").1
+    };
+    let expected =
+        |shown: &str| vec![format!("--discovery-user: the password goes to {shown} without TLS")];
+    assert_eq!(warned("a:1", &[]), expected("a:1"));
+    assert_eq!(warned("http://a:1", &[]), expected("http://a:1"));
+    assert_eq!(warned("https://a:1,unix:///socket", &[]), Vec::<String>::new());
+    assert_eq!(warned("a:1", &["--discovery-cacert=/ca"]), Vec::<String>::new());
+}
+
+#[test]
 fn discovery_by_dns_keeps_the_token_of_the_initial_cluster() {
     let flags = ["--discovery-srv=d", "--discovery-srv-name=n", "--initial-cluster-token=t"];
     let (config, warnings) = resolve(&flags).expect("valid");
