@@ -210,9 +210,21 @@ fn comparisons_between_members_have_flags_and_gates_of_several_generations() {
     assert_eq!(comparisons(&["--feature-gates=AllAlpha=true,CompactHashCheck=f"]), (at_start, 0));
     assert_eq!(comparisons(&["--feature-gates=LeaseCheckpoint=true"]), (off, 1));
     assert_eq!(comparisons(&["--corrupt-check-time=1m"]), (newest, 0));
-    let never = ["--feature-gates=CompactHashCheck=true", "--compact-hash-check-time=0"];
-    let error = resolve(&never).expect_err("never is no interval").to_string();
-    assert_eq!(error, "--compact-hash-check-time must be >0 (set to 0s)");
+    let error = resolve(&["--compact-hash-check-time=0"]).expect_err("never is no interval");
+    assert_eq!(error.to_string(), "--compact-hash-check-time must be >0 (set to 0s)");
+}
+
+#[test]
+fn gates_that_need_another_one_are_refused_without_it() {
+    let needs = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+                 LeaseCheckpoint";
+    for gates in ["LeaseCheckpointPersist=true", "AllAlpha=true,LeaseCheckpoint=false"] {
+        let error = resolve(&[&format!("--feature-gates={gates}")]).expect_err("refused");
+        assert_eq!(error.to_string(), needs, "{gates}");
+    }
+    for gates in ["LeaseCheckpointPersist=true,LeaseCheckpoint=true", "AllAlpha=true"] {
+        resolve(&[&format!("--feature-gates={gates}")]).expect("taken");
+    }
 }
 
 #[test]
