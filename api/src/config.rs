@@ -130,6 +130,7 @@ impl Config {
     /// The typed settings, with what the operator should know about them (one line each).
     pub fn resolve(settings: &Settings) -> Result<(Self, Vec<String>), ConfigError> {
         check_advertised(settings)?;
+        comparisons::check_gates(settings)?;
         let name = settings.text("name").to_owned();
         let advertise_peer = urls(settings, "initial-advertise-peer-urls");
         let initial_cluster = match settings.text("initial-cluster") {

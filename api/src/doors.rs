@@ -13,7 +13,7 @@ use crate::net::{Handshakes, ListenUrl, Listener, PERMITS_MAX, Permits};
 use crate::peers::{PeerConnect, PeerListen};
 use crate::pool::give_way;
 use crate::server::{ServerConfig, StartError, cores};
-use crate::tls::{TlsClient, TlsServer, TlsSettings};
+use crate::tls::{TlsClient, TlsError, TlsServer, TlsSettings};
 
 /// The folder in which etcd keeps a member.
 const ETCD: &str = "member";
@@ -74,8 +74,9 @@ pub(crate) fn open_peers(config: &ServerConfig, seams: &mut Seams) -> Result<(),
     let listens_secure = config.listen_peer.iter().any(|url| url.is_secure);
     let is_secure = |url: &String| url.starts_with("https://") || url.starts_with("unixs://");
     let mut known = config.node.initial_cluster.iter().flat_map(|(_, urls)| urls);
-    let connects_secure = !config.peer_tls.is_empty() || known.any(is_secure);
-    if !listens_secure && !connects_secure {
+    let needs_tls = listens_secure || !config.peer_tls.is_empty() || known.any(is_secure);
+    // Whom a discovery will name is not known yet.
+    if !needs_tls && config.discovery.is_none() {
         seams.connector = Arc::new(PeerConnect::new(None));
         let bound = bind_all(&config.listen_peer, config.reuse_port)?;
         seams.listener = Some(Box::new(PeerListen::new(bound, None)));
@@ -92,8 +93,12 @@ pub(crate) fn open_peers(config: &ServerConfig, seams: &mut Seams) -> Result<(),
     };
     // Apart from those who come, whoever they are: an election waits for these.
     let handshakes = Handshakes::start("meet-peer", 1, Permits::new("meet", PERMITS_MAX), || {})?;
-    let connecting = Arc::new(TlsClient::open(&settings)?);
-    seams.connector = Arc::new(PeerConnect::new(Some((connecting, handshakes))));
+    let connecting = match TlsClient::open(&settings) {
+        // A system without authorities is none of a plain cluster's business.
+        Err(TlsError::NoAuthorities) if !needs_tls => None,
+        opened => Some((Arc::new(opened?), handshakes)),
+    };
+    seams.connector = Arc::new(PeerConnect::new(connecting));
     let bound = bind_all(&config.listen_peer, config.reuse_port)?;
     seams.listener = Some(Box::new(PeerListen::new(bound, accepting)));
     Ok(())
@@ -115,4 +120,39 @@ fn bind_all(urls: &[ListenUrl], reuse_port: bool) -> Result<Vec<Listener>, Start
             .map_err(|source| StartError::Listen { url: url.clone(), source })
     });
     bound.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_raft::NodeConfig;
+
+    use super::*;
+    use crate::discovery::{RecordSettings, Source};
+
+    /// Why a plain member with these settings does not reach a secure one.
+    async fn reason(discovery: Option<Source>) -> String {
+        let url = ListenUrl::parse("http://127.0.0.1:0").expect("a URL");
+        let mut config = ServerConfig::new(NodeConfig::new("a", "/nowhere"), Vec::new());
+        (config.listen_peer, config.discovery) = (vec![url], discovery);
+        let mut seams = Seams::real();
+        open_peers(&config, &mut seams).expect("opened");
+        let peer = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let port = peer.local_addr().expect("bound").port();
+        std::thread::spawn(move || drop(peer.accept()));
+        let connected = seams.connector.connect(format!("https://127.0.0.1:{port}")).await;
+        connected.err().expect("it says nothing").to_string()
+    }
+
+    #[tokio::test]
+    async fn members_that_discovery_names_may_be_secure() {
+        let wants = "it wants TLS";
+        assert!(reason(None).await.starts_with(wants));
+        let settings = RecordSettings {
+            domain: "d".to_owned(),
+            service_name: String::new(),
+            trusts_the_system: true,
+        };
+        let reason = reason(Some(Source::Records(settings))).await;
+        assert!(!reason.starts_with(wants), "{reason}");
+    }
 }

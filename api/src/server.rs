@@ -8,6 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -312,6 +313,8 @@ impl Conductor {
             }
             let doors = std::mem::take(&mut self.doors.clients);
             let runtimes = self.config.runtimes.unwrap_or_else(cores);
+            // Before the first of them is: whoever is let in finds this member ready.
+            shared.serves_clients.store(true, Ordering::Relaxed);
             match self.serve(shared, doors, runtimes) {
                 Ok(acceptor) => clients = Some(acceptor),
                 Err(error) => {
@@ -350,6 +353,7 @@ impl Conductor {
             },
             pool: Pool::start(cores().max(POOL_THREADS_MIN))?,
             snapshots: Arc::new(Desk::new(config.node.data_directory.clone())),
+            serves_clients: Arc::default(),
             stopping: self.stop.subscribe(),
             exit: self.exit.clone(),
             http: Arc::new(config.http.clone()),

@@ -1,6 +1,7 @@
 //! What the services of one connection runtime stand on.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use holdfast_raft::{Node, Port};
 use holdfast_store::{Fatal, ReadError, Reader, WatchHub};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub pool: Pool,
     /// Where snapshots are asked for.
     pub snapshots: Arc<Desk>,
+    /// Set once clients are let in, for good.
+    pub serves_clients: Arc<AtomicBool>,
     /// Raised when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,
     /// Where a reason to exit goes.

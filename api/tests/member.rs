@@ -2,6 +2,8 @@
 
 mod process;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 
 use process::{Program, free_ports, get, put};
@@ -153,16 +155,55 @@ fn http_is_served_apart_from_calls_where_it_has_urls_of_its_own() {
     let mut member = Program::start(&flags);
     member.until(READY);
     put(&format!("http://127.0.0.1:{port}"), "k", "v");
-    let status = |port: u16| -> String {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("connected");
-        stream
-            .write_all(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            .expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answered");
-        answer.lines().next().expect("a status").to_owned()
+    assert!(page(port, "/health").starts_with("HTTP/1.1 404 Not Found"));
+    assert!(page(port + 2, "/health").starts_with("HTTP/1.1 200 OK"));
+}
+
+#[test]
+fn a_member_that_compares_itself_with_its_peers_is_live_and_not_ready() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = free_ports(7);
+    let cluster: Vec<_> =
+        (0..3).map(|i| format!("m{i}=http://127.0.0.1:{}", port + 2 * i + 1)).collect();
+    let flags = |i: u16| {
+        let mut flags = flags(&folder.path().join(i.to_string()), port + 2 * i);
+        flags.extend([format!("--name=m{i}"), format!("--initial-cluster={}", cluster.join(","))]);
+        // How long who does not answer is waited for, at least.
+        flags.push("--election-timeout=3000".to_owned());
+        flags
     };
-    assert_eq!(status(port), "HTTP/1.1 404 Not Found");
-    assert_eq!(status(port + 2), "HTTP/1.1 200 OK");
+    let mut members: Vec<_> = (0..3).map(|i| Program::start(&flags(i))).collect();
+    members.iter_mut().for_each(|member| drop(member.until(READY)));
+    members[2].signal(Signal::TERM);
+    members[2].ended();
+    // It will be waited for.
+    members[1].signal(Signal::STOP);
+    let health = port + 6;
+    let comparing = [
+        "--feature-gates=InitialCorruptCheck=true".to_owned(),
+        format!("--listen-metrics-urls=http://127.0.0.1:{health}"),
+    ];
+    members[2] = Program::start(&[&flags(2)[..], &comparing].concat());
+    members[2].until("starting initial corruption check");
+    assert!(page(health, "/livez").starts_with("HTTP/1.1 200 OK"));
+    let ready = page(health, "/readyz?verbose");
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert!(ready.contains("[-]clients_served failed: clients are not served yet"), "{ready}");
+    let lines = members[2].until(READY).concat();
+    assert!(lines.contains("a member is not compared"), "{lines}");
+    assert!(lines.contains(r#""compared":2,"members":3"#), "{lines}");
+    let ready = page(health, "/readyz?verbose");
+    assert!(ready.starts_with("HTTP/1.1 200 OK"), "{ready}");
+    assert!(ready.contains("[+]clients_served ok"), "{ready}");
+    members[1].signal(Signal::CONT);
+}
+
+/// All of the answer to a GET.
+fn page(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
 }

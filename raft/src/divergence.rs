@@ -86,6 +86,13 @@ impl Hasher {
 /// A member and the hash of its history.
 type Found = (u64, u32);
 
+/// What a member is asked, how long, and under which compacted revision its answer compares.
+struct Question {
+    asked: peer::HashRequest,
+    compact_revision: i64,
+    patience: Duration,
+}
+
 /// Compares members.
 #[derive(Clone)]
 pub(crate) struct Inspector {
@@ -171,12 +178,19 @@ impl Inspector {
     /// Compares this member with its peers before it serves anybody: false if one of them differs
     /// and no majority holds the same as this member. Who cannot be asked in time does not count.
     pub(crate) async fn agrees_with_peers(&self) -> bool {
-        let Some(found) = self.ask_all(self.shared.reader.revision(), FIRST_ANSWER).await else {
+        let revision = self.shared.reader.revision();
+        tracing::info!(revision, patience = ?FIRST_ANSWER, "starting initial corruption check");
+        let Some(found) = self.ask_all(revision, FIRST_ANSWER).await else {
             return true;
         };
         let blamed = self.blamed(&found);
         let me = self.shared.identity.member_id;
-        !blamed.contains(&me) && !blamed.contains(&NOBODY)
+        let agrees = !blamed.contains(&me) && !blamed.contains(&NOBODY);
+        // Where it does not, who differs has been said.
+        if agrees {
+            tell_passed(found.len(), self.members());
+        }
+        agrees
     }
 
     fn leads(&self) -> bool {
@@ -210,36 +224,53 @@ impl Inspector {
     }
 
     /// The hashes of all members that can be compared with this one's, which comes first. None if
-    /// it has none itself.
+    /// it has none itself. Who is left out is named in the log, and nowhere else.
     async fn ask_all(&self, revision: i64, patience: Duration) -> Option<Vec<Found>> {
         let me = self.shared.identity.member_id;
-        let own = self.hasher.hash(revision, 0).await?;
+        let Some(own) = self.hasher.hash(revision, 0).await else {
+            tracing::warn!(
+                revision,
+                "members are not compared: this one has no hash of the revision"
+            );
+            return None;
+        };
         // Read late: what is hashed has been applied by now.
         let applied = self.shared.status.applied_index();
         let asked = peer::HashRequest { revision: own.hash_revision, applied };
+        let question = Question { asked, compact_revision: own.compact_revision, patience };
         let membership = self.shared.membership();
         let others = membership.nodes().filter(|(member, _)| **member != me);
-        let answers = others.map(|(member, node)| async {
-            let answer = self.ask(*member, &node.peer_urls, asked, patience).await?;
-            let compares = answer.found && answer.compact_revision == own.compact_revision;
-            compares.then_some((*member, answer.hash))
-        });
+        let answers =
+            others.map(|(member, node)| self.compared(*member, &node.peer_urls, &question));
         let answers = join_all(answers).await;
         Some(std::iter::once((me, own.hash)).chain(answers.into_iter().flatten()).collect())
     }
 
-    async fn ask(
-        &self,
-        member: u64,
-        urls: &[String],
-        asked: peer::HashRequest,
-        patience: Duration,
-    ) -> Option<peer::HashResponse> {
-        let mut request = Request::new(asked);
+    async fn compared(&self, member: u64, urls: &[String], question: &Question) -> Option<Found> {
+        match self.ask(member, urls, question).await {
+            Ok(hash) => Some((member, hash)),
+            Err(reason) => {
+                let revision = question.asked.revision;
+                tracing::warn!(
+                    member = format_args!("{member:x}"),
+                    ?urls,
+                    revision,
+                    reason,
+                    "a member is not compared"
+                );
+                None
+            }
+        }
+    }
+
+    async fn ask(&self, member: u64, urls: &[String], question: &Question) -> Result<u32, String> {
+        let mut request = Request::new(question.asked);
         self.peers.gate().sign(&mut request, member);
         let mut client = self.peers.client(member, urls, Lane::Pulse);
-        let answer = tokio::time::timeout(patience, client.hash(request)).await.ok()?;
-        Some(answer.ok()?.into_inner())
+        let answer = tokio::time::timeout(question.patience, client.hash(request)).await;
+        let answer = answer.map_err(|_| format!("no answer within {:?}", question.patience))?;
+        let answer = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        comparable(answer, question.compact_revision)
     }
 
     /// Raises CORRUPT unless it is raised for this reason already.
@@ -258,6 +289,30 @@ impl Inspector {
             tracing::error!(%error, "CORRUPT is not raised yet");
         }
     }
+}
+
+/// Says what a member that starts relies on.
+fn tell_passed(compared: usize, members: usize) {
+    if compared == members {
+        tracing::info!(compared, members, "initial corruption checking passed; no corruption");
+    } else {
+        let what = "initial corruption checking passed, but not all members were compared";
+        tracing::warn!(compared, members, "{what}");
+    }
+}
+
+/// The hash that a member answers, or why it says nothing of one made under this compacted revision.
+fn comparable(answer: peer::HashResponse, compact_revision: i64) -> Result<u32, String> {
+    if !answer.found {
+        return Err("it has no hash: it is behind, or has compacted the revision".to_owned());
+    }
+    if answer.compact_revision != compact_revision {
+        let other = answer.compact_revision;
+        return Err(format!(
+            "its compacted revision is {other}, and this member's {compact_revision}"
+        ));
+    }
+    Ok(answer.hash)
 }
 
 /// Whom to raise the alarm for, by the hashes of some of so many members: those that a majority
@@ -290,6 +345,17 @@ mod tests {
         assert!(attempts.is_due(8), "another compaction");
         let due = (0..64 * 100).filter(|_| attempts.is_due(8)).count();
         assert!((100..110).contains(&due), "{due}");
+    }
+
+    #[test]
+    fn who_cannot_be_compared_is_left_out_for_a_reason() {
+        let answer =
+            |found, compact_revision| peer::HashResponse { found, hash: 7, compact_revision };
+        assert_eq!(comparable(answer(true, 5), 5), Ok(7));
+        let other = comparable(answer(true, 4), 5).expect_err("made of another history");
+        assert!(other.contains("compacted revision is 4"), "{other}");
+        let none = comparable(answer(false, 5), 5).expect_err("there is none");
+        assert!(none.contains("no hash"), "{none}");
     }
 
     #[test]

@@ -78,6 +78,16 @@ const GROUPS: [Group; 7] = [
     ),
 ];
 
+/// Keys of etcd's that mean something there and nothing here, and what to do instead. To pass them
+/// over would be to trust, or to be trusted, otherwise than the file says.
+const REFUSED: [(&str, &str); 2] = [
+    (
+        "discovery-config.client.secure.server-name",
+        "the registry's certificates must name its endpoints",
+    ),
+    ("discovery-config.client.auth.token", "log in by username and password"),
+];
+
 /// Reads a file of settings.
 pub(super) fn load(path: &str, warnings: &mut Vec<String>) -> Result<Values, ArgumentError> {
     let mut text = String::new();
@@ -148,6 +158,10 @@ fn set(
     flag: Option<&str>,
     node: &Yaml<'_>,
 ) -> Result<(), ArgumentError> {
+    let is_empty = matches!(node, Yaml::Value(Scalar::Null)) || node.as_str() == Some("");
+    if let Some((_, instead)) = REFUSED.iter().find(|(name, _)| *name == key && !is_empty) {
+        return Err(refused(format!("{key} is not supported: {instead}")));
+    }
     let flag = flag.and_then(|name| table::find(table::SERVER, name));
     // These make no sense in a file.
     let Some(flag) = flag.filter(|flag| !matches!(flag.name, "config-file" | "version")) else {
@@ -294,6 +308,21 @@ mod tests {
         let named: Vec<_> = warnings.iter().filter(|w| w.contains("no setting")).collect();
         assert_eq!(named.len(), 3, "{warnings:?}");
         assert!(warnings.iter().any(|w| w.contains("peer-transport-security.bogus")));
+    }
+
+    #[test]
+    fn keys_that_decide_about_trust_are_not_passed_over() {
+        for (within, key) in [("secure", "server-name"), ("auth", "token")] {
+            let file = |value| {
+                read(&format!("discovery-config: {{client: {{{within}: {{{key}: {value}}}}}}}"))
+            };
+            let error = file("x").expect_err("refused");
+            let named = format!("discovery-config.client.{within}.{key} is not supported: ");
+            assert!(error.starts_with(&named), "{error}");
+            for empty in ["''", ""] {
+                file(empty).expect("it says nothing");
+            }
+        }
     }
 
     #[test]

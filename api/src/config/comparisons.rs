@@ -22,7 +22,7 @@ impl Comparisons {
         let compacted_every = settings.duration("compact-hash-check-time");
         let after_compactions =
             is_on(settings, "CompactHashCheck", "experimental-compact-hash-check-enabled");
-        if after_compactions && compacted_every.is_zero() {
+        if compacted_every.is_zero() {
             return error("--compact-hash-check-time must be >0 (set to 0s)");
         }
         Ok(Self {
@@ -31,6 +31,20 @@ impl Comparisons {
             compacted_every: after_compactions.then_some(compacted_every),
         })
     }
+}
+
+/// Gates that need each other, of which nothing else is made here.
+pub(super) fn check_gates(settings: &Settings) -> Result<(), ConfigError> {
+    let persist = "experimental-enable-lease-checkpoint-persist";
+    if is_on(settings, "LeaseCheckpointPersist", persist)
+        && !is_on(settings, "LeaseCheckpoint", "experimental-enable-lease-checkpoint")
+    {
+        return error(
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+             LeaseCheckpoint",
+        );
+    }
+    Ok(())
 }
 
 /// By the gate, or the flag that it was before.

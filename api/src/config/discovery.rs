@@ -33,7 +33,10 @@ pub(super) fn resolve(settings: &Settings) -> Result<Option<Source>, ConfigError
     }
     let domain = settings.text("discovery-srv").to_owned();
     let service_name = settings.text("discovery-srv-name").to_owned();
-    let records = RecordSettings { domain, service_name };
+    let has_authority = !settings.text("peer-trusted-ca-file").is_empty();
+    // Certificates that members make themselves are verified by nobody.
+    let trusts_the_system = !has_authority && !settings.boolean("peer-auto-tls");
+    let records = RecordSettings { domain, service_name, trusts_the_system };
     Ok(Some(records).filter(|records| !records.domain.is_empty()).map(Source::Records))
 }
 
@@ -91,7 +94,11 @@ pub(super) fn warnings(settings: &Settings, discovery: Option<&Source>) -> Vec<S
 fn plain_endpoints(settings: &Settings, registry: &discovery::Settings) -> Vec<String> {
     let is_secure = !settings.boolean("discovery-insecure-transport") || !registry.tls.is_empty();
     let plain = registry.endpoints.iter().filter(|endpoint| is_secure && endpoint.is_plain());
-    plain.map(|endpoint| format!("--discovery-endpoints: {endpoint} is used without TLS")).collect()
+    let used = |endpoint| format!("--discovery-endpoints: {endpoint} is used without TLS");
+    let has_login = registry.login.is_some();
+    let told = registry.endpoints.iter().filter(|endpoint| has_login && endpoint.is_overheard());
+    let tells = |endpoint| format!("--discovery-user: the password goes to {endpoint} without TLS");
+    plain.map(used).chain(told.map(tells)).collect()
 }
 
 fn read(endpoints: &str, wants_tls: bool) -> Result<Vec<Endpoint>, ConfigError> {

@@ -210,9 +210,21 @@ fn comparisons_between_members_have_flags_and_gates_of_several_generations() {
     assert_eq!(comparisons(&["--feature-gates=AllAlpha=true,CompactHashCheck=f"]), (at_start, 0));
     assert_eq!(comparisons(&["--feature-gates=LeaseCheckpoint=true"]), (off, 1));
     assert_eq!(comparisons(&["--corrupt-check-time=1m"]), (newest, 0));
-    let never = ["--feature-gates=CompactHashCheck=true", "--compact-hash-check-time=0"];
-    let error = resolve(&never).expect_err("never is no interval").to_string();
-    assert_eq!(error, "--compact-hash-check-time must be >0 (set to 0s)");
+    let error = resolve(&["--compact-hash-check-time=0"]).expect_err("never is no interval");
+    assert_eq!(error.to_string(), "--compact-hash-check-time must be >0 (set to 0s)");
+}
+
+#[test]
+fn gates_that_need_another_one_are_refused_without_it() {
+    let needs = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+                 LeaseCheckpoint";
+    for gates in ["LeaseCheckpointPersist=true", "AllAlpha=true,LeaseCheckpoint=false"] {
+        let error = resolve(&[&format!("--feature-gates={gates}")]).expect_err("refused");
+        assert_eq!(error.to_string(), needs, "{gates}");
+    }
+    for gates in ["LeaseCheckpointPersist=true,LeaseCheckpoint=true", "AllAlpha=true"] {
+        resolve(&[&format!("--feature-gates={gates}")]).expect("taken");
+    }
 }
 
 #[test]
@@ -242,12 +254,33 @@ fn discovery_takes_the_place_of_the_initial_cluster() {
 }
 
 #[test]
+fn a_password_that_goes_over_a_network_in_the_clear_is_warned_about() {
+    let warned = |endpoint: &str, more: &[&str]| {
+        let endpoints = format!("--discovery-endpoints={endpoint}");
+        let flags = ["--discovery-token=t", &endpoints, "--discovery-user=u:p"];
+        resolve(&[&flags[..], more].concat()).expect("valid").1
+    };
+    let expected =
+        |shown: &str| vec![format!("--discovery-user: the password goes to {shown} without TLS")];
+    assert_eq!(warned("a:1", &[]), expected("a:1"));
+    assert_eq!(warned("http://a:1", &[]), expected("http://a:1"));
+    assert_eq!(warned("https://a:1,unix:///socket", &[]), Vec::<String>::new());
+    assert_eq!(warned("a:1", &["--discovery-cacert=/ca"]), Vec::<String>::new());
+}
+
+#[test]
 fn discovery_by_dns_keeps_the_token_of_the_initial_cluster() {
     let flags = ["--discovery-srv=d", "--discovery-srv-name=n", "--initial-cluster-token=t"];
     let (config, warnings) = resolve(&flags).expect("valid");
-    let records = RecordSettings { domain: "d".to_owned(), service_name: "n".to_owned() };
-    assert_eq!((config.discovery.clone(), warnings), (Some(Source::Records(records)), Vec::new()));
+    let (domain, service_name) = ("d".to_owned(), "n".to_owned());
+    let mut records = RecordSettings { domain, service_name, trusts_the_system: true };
+    let expected = Some(Source::Records(records.clone()));
+    assert_eq!((config.discovery.clone(), warnings), (expected, Vec::new()));
     assert_eq!(config.into_server().node.initial_cluster_token, "t");
+    let (config, _) =
+        resolve(&[&flags[..], &["--peer-trusted-ca-file=a"]].concat()).expect("valid");
+    records.trusts_the_system = false;
+    assert_eq!(config.discovery, Some(Source::Records(records)));
     let (config, warnings) = resolve(&["--discovery-srv-name=n"]).expect("valid");
     assert!(config.discovery.is_none() && warnings.len() == 1, "{warnings:?}");
     let joining = ["--discovery-srv=d", "--initial-cluster-state=existing"];

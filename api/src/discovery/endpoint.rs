@@ -36,6 +36,11 @@ impl Endpoint {
     pub fn is_plain(&self) -> bool {
         self.shown.starts_with("http://")
     }
+
+    /// Whether a network carries in the clear what it is told.
+    pub fn is_overheard(&self) -> bool {
+        !self.target.is_secure && !self.shown.starts_with("unix:")
+    }
 }
 
 impl fmt::Display for Endpoint {

@@ -76,15 +76,21 @@ impl NameServers {
         }
     }
 
-    /// The records of a name; none where there is no such name.
+    /// The records of a name; none where there is no such name. Only the name itself must be
+    /// answered: a domain of the search list that nobody answers for has nothing to do with it.
     pub(super) async fn services(&self, name: &str) -> Result<Vec<Service>, String> {
-        for name in self.candidates(name) {
-            let services = self.ask_all(&name).await?;
-            if !services.is_empty() {
-                return Ok(services);
+        let mut unanswered = None;
+        for candidate in self.candidates(name) {
+            match self.ask_all(&candidate).await {
+                Ok(services) if services.is_empty() => {}
+                Ok(services) => return Ok(services),
+                Err(reason) if candidate == name => unanswered = Some(reason),
+                Err(reason) => {
+                    tracing::warn!(reason, "a domain of the search list is passed over");
+                }
             }
         }
-        Ok(Vec::new())
+        unanswered.map_or(Ok(Vec::new()), Err)
     }
 
     /// A name as it may have been meant, likeliest first.
@@ -179,6 +185,8 @@ fn read(id: u16, bytes: &[u8]) -> io::Result<Option<Answer>> {
                 RData::SRV(srv) => Some(Service { host: srv.target.to_string(), port: srv.port }),
                 _ => None,
             });
+            // The root for a target says that there is no such service.
+            let services = services.filter(|service| !service.host.is_empty());
             Ok(Some(Answer::Services(services.collect())))
         }
         code => Err(io::Error::other(format!("it answers {code:?}"))),
@@ -237,15 +245,70 @@ mod tests {
         assert_eq!(read(7, &unknown).unwrap(), Some(Answer::Services(Vec::new())));
         let part = say(RCODE::NoError, PacketFlag::TRUNCATION, &[]);
         assert_eq!(read(7, &part).unwrap(), Some(Answer::Truncated));
+        let root = say(RCODE::NoError, none, &[service("", 0), two[0].clone()]);
+        assert_eq!(read(7, &root).unwrap(), Some(Answer::Services(vec![two[0].clone()])));
         assert!(read(7, &say(RCODE::ServerFailure, none, &[])).is_err());
         assert!(read(7, &bytes[..bytes.len() - 1]).is_err(), "cut short");
     }
 
+    /// A name server for the name of the services and two domains of the search list.
+    async fn searched(dots: u32, own: RCODE, suffixed: RCODE) -> Result<Vec<Service>, String> {
+        let datagrams = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        let port = datagrams.local_addr().expect("bound").port();
+        let serve = tokio::spawn(async move {
+            let mut bytes = [0; 512];
+            loop {
+                let (length, from) = datagrams.recv_from(&mut bytes).await.expect("a question");
+                let question = Packet::parse(&bytes[..length]).expect("a question");
+                let is_own = question.questions[0].qname.to_string() == "_s._tcp.example.com";
+                let code = if is_own { own } else { suffixed };
+                let found = [service("a.example.com", 2380)];
+                let found = if code == RCODE::NoError { &found[..] } else { &[] };
+                let answer = answer(&bytes[..length], code, PacketFlag::empty(), found);
+                datagrams.send_to(&answer, from).await.expect("sent");
+            }
+        });
+        let text = format!(
+            "search a.test b.test\nnameserver 127.0.0.1\noptions attempts:1 ndots:{dots}\n"
+        );
+        let servers = NameServers::from_settings(text.as_bytes(), port);
+        let found = servers.services("_s._tcp.example.com").await;
+        serve.abort();
+        found
+    }
+
+    /// The name has three dots: with five asked for, the domains of the search list come first.
+    #[tokio::test]
+    async fn only_the_name_itself_must_be_answered() {
+        let found = Ok(vec![service("a.example.com", 2380)]);
+        for dots in [1, 5] {
+            let searched = |own, suffixed| searched(dots, own, suffixed);
+            assert_eq!(searched(RCODE::NoError, RCODE::ServerFailure).await, found);
+            assert_eq!(searched(RCODE::NameError, RCODE::ServerFailure).await, Ok(Vec::new()));
+            assert_eq!(searched(RCODE::ServerFailure, RCODE::NoError).await, found);
+            for suffixed in [RCODE::NameError, RCODE::Refused] {
+                let error = searched(RCODE::ServerFailure, suffixed).await.expect_err("no answer");
+                assert!(error.starts_with("looking up _s._tcp.example.com:"), "{error}");
+            }
+        }
+    }
+
+    /// A port of both kinds: whoever has taken the number of the one may be there for the other.
+    async fn port_of_both_kinds() -> (TcpListener, UdpSocket) {
+        for _ in 0..50 {
+            let stream = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = stream.local_addr().expect("bound");
+            if let Ok(datagrams) = UdpSocket::bind(address).await {
+                return (stream, datagrams);
+            }
+        }
+        panic!("no port is free for both TCP and UDP");
+    }
+
     #[tokio::test]
     async fn what_does_not_fit_a_datagram_comes_by_tcp() {
-        let stream = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (stream, datagrams) = port_of_both_kinds().await;
         let address = stream.local_addr().expect("bound");
-        let datagrams = UdpSocket::bind(address).await.expect("the same port");
         let all: Vec<_> = (0..100).map(|n| service(&format!("m{n}.example.com"), 2380)).collect();
         let expected = all.clone();
         let serve = tokio::spawn(async move {

@@ -213,6 +213,8 @@ impl Talk {
                 () = poll_fn(|context| self.stopping.poll(context)) => None,
             };
             let Some(text) = first else { return stream::empty().boxed() };
+            // What else the client sends waits for nobody, so that its end is read after it.
+            drop(texts);
             Requests::One(text)
         };
         let mut call = Call::new(deadline);

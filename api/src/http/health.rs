@@ -3,6 +3,7 @@
 //! No check bumps the revision or writes anything.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use holdfast_store::AlarmKind;
 use http::{Response, StatusCode};
@@ -21,6 +22,7 @@ pub(super) const READY: &[Check] = &[
     Check::LinearizableRead,
     Check::NonLearner,
     Check::LogDisk,
+    Check::ClientsServed,
 ];
 
 /// One question to this member.
@@ -36,6 +38,9 @@ pub(super) enum Check {
     NonLearner,
     /// The log's disk takes what it is given; etcd asks nothing of the kind.
     LogDisk,
+    /// Clients are let in. Health is served before that, also while this member compares itself with
+    /// its peers, which takes as long as it takes to read everything; etcd answers no probe then.
+    ClientsServed,
 }
 
 impl Check {
@@ -46,6 +51,7 @@ impl Check {
             Self::LinearizableRead => "linearizable_read",
             Self::NonLearner => "non_learner",
             Self::LogDisk => "log_disk",
+            Self::ClientsServed => "clients_served",
         }
     }
 
@@ -66,6 +72,8 @@ impl Check {
                 Err("the disk has taken nothing for ten seconds".to_owned())
             }
             Self::LogDisk => Ok(()),
+            Self::ClientsServed if services.shared.serves_clients.load(Ordering::Relaxed) => Ok(()),
+            Self::ClientsServed => Err("clients are not served yet".to_owned()),
         }
     }
 }

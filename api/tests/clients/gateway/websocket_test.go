@@ -98,6 +98,14 @@ var answered = []struct {
 		{read: 1},
 		shut,
 	}}, `"result":{"header":.*"kv":{.*"value":"YQ==".*"value":"Yg==".*closed with 1000`},
+	// Whoever waits, says more than it is asked, and goes away, waits no longer.
+	{conversation{path: "/v3/lock/lock", steps: []step{
+		also("lease/grant", `{"ID":"78","TTL":"1000"}`),
+		also("lease/grant", `{"ID":"79","TTL":"1000"}`),
+		also("lock/lock", `{"name":"bG9jaw==","lease":"78"}`),
+		say(`{"name":"bG9jaw==","lease":"79"}`, 0), say(`{}`, 0), say(`{}`, 0),
+		shut,
+	}}, `closed with 1000`},
 	{conversation{path: "/v3/kv/put", steps: []step{say(`{"key":"Zm9v","value":"YmFy"}`, 1), end}},
 		`"kind 1",{"header":{.*"revision":.*},"closed with 1006"`},
 	{conversation{path: "/v3/kv/range", steps: []step{say(`{"key":"Zm9v"} {"key":"eA=="}`, 1), end}},

@@ -198,6 +198,7 @@ var failureCases = []testCase{
 	{"a watch outlives kill -9 of its member", caseWatchOutlivesKill},
 	{"without a leader", caseNoLeader},
 	{"leases outlive a restart of everything", caseLeasesOutliveRestart},
+	{"a downgrade is noted until it is called off", caseDowngradeIsKept},
 }
 
 func caseWatchOutlivesKill(e *env) {

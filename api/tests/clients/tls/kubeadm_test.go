@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"holdfast.dev/clients/cluster"
@@ -51,17 +51,25 @@ func (k *kubeadm) probed(node string) {
 }
 
 // retried is a change of members, made again while it is refused for what passes
-// by itself: members count as healthy only after some seconds.
-func (k *kubeadm) retried(ctx context.Context, change func() error) {
+// by itself: members count as healthy only after some seconds. A change that was
+// made when the leader changed is made already the next time, and refused in the
+// words of made: true then.
+func (k *kubeadm) retried(ctx context.Context, made error, change func() error) bool {
 	k.Helper()
-	passing := []string{"unhealthy cluster", "can only promote a learner member which is in sync with leader", "leader changed"}
+	inSync := rpctypes.ErrMemberLearnerNotReady.Error()
+	passing := []string{rpctypes.ErrUnhealthy.Error(), inSync, rpctypes.ErrLeaderChanged.Error()}
+	isRepeated := false
 	for err := change(); err != nil; err = change() {
-		passes := func(text string) bool { return strings.Contains(err.Error(), text) }
-		if !slices.ContainsFunc(passing, passes) || ctx.Err() != nil {
+		if isRepeated && err.Error() == made.Error() {
+			return true
+		}
+		if !slices.Contains(passing, err.Error()) || ctx.Err() != nil {
 			k.Fatal(err)
 		}
+		isRepeated = isRepeated || err.Error() == rpctypes.ErrLeaderChanged.Error()
 		time.Sleep(100 * time.Millisecond)
 	}
+	return false
 }
 
 // join adds a learner, starts it with all members by name, and promotes it as
@@ -74,21 +82,38 @@ func (k *kubeadm) join(node string) {
 	options := k.options(node)
 	member, err := k.Grow(node, options)
 	must(k.T, err)
-	var added *clientv3.MemberAddResponse
-	k.retried(ctx, func() error {
-		added, err = client.MemberAddAsLearner(ctx, []string{member.PeerURL()})
+	var members []*pb.Member
+	if k.retried(ctx, rpctypes.ErrPeerURLExist, func() error {
+		added, err := client.MemberAddAsLearner(ctx, []string{member.PeerURL()})
+		if err == nil {
+			members = added.Members
+		}
 		return err
-	})
-	if count := len(added.Members); count != len(k.Members) {
+	}) {
+		list, err := client.MemberList(ctx)
+		must(k.T, err)
+		members = list.Members
+	}
+	if count := len(members); count != len(k.Members) {
 		k.Fatalf("the answer tells of %d members instead of %d", count, len(k.Members))
 	}
 	must(k.T, k.Join(member, options))
-	k.retried(ctx, func() error {
-		_, err := client.MemberPromote(ctx, added.Member.ID)
+	k.retried(ctx, rpctypes.ErrMemberNotLearner, func() error {
+		_, err := client.MemberPromote(ctx, k.reachedAt(members, member.PeerURL()))
 		return err
 	})
 	k.available(ctx)
 	k.probed(node)
+}
+
+// reachedAt is the id of the member with a peer URL.
+func (k *kubeadm) reachedAt(members []*pb.Member, url string) uint64 {
+	k.Helper()
+	at := slices.IndexFunc(members, func(m *pb.Member) bool { return slices.Contains(m.PeerURLs, url) })
+	if at < 0 {
+		k.Fatalf("no member has %s: %v", url, members)
+	}
+	return members[at].ID
 }
 
 // available asks every endpoint for its status, and for voters only.
@@ -118,12 +143,9 @@ func (k *kubeadm) leave(member *cluster.Member) {
 	client := connect(k.T, k.authority.config(&k.client), urls(&cluster.Cluster{Members: rest})...)
 	list, err := client.MemberList(ctx)
 	must(k.T, err)
-	at := slices.IndexFunc(list.Members, func(m *pb.Member) bool { return slices.Contains(m.PeerURLs, member.PeerURL()) })
-	if at < 0 {
-		k.Fatalf("no member has %s: %v", member.PeerURL(), list.Members)
-	}
-	k.retried(ctx, func() error {
-		_, err := client.MemberRemove(ctx, list.Members[at].ID)
+	id := k.reachedAt(list.Members, member.PeerURL())
+	k.retried(ctx, rpctypes.ErrMemberNotFound, func() error {
+		_, err := client.MemberRemove(ctx, id)
 		return err
 	})
 	must(k.T, member.WaitEnded())
