@@ -51,9 +51,18 @@ func (e *env) list(kind etcdserverpb.AlarmType) string {
 	return e.alarm(etcdserverpb.AlarmRequest_GET, kind, 0)
 }
 
+// catchUp waits until the first member has applied what every answer so far has seen: what it says
+// of itself is not asked of the others.
+func (e *env) catchUp() {
+	e.Helper()
+	_, err := e.connect(e.cluster.Endpoints()[0]).Get(e.ctx, e.key("k"))
+	e.must(err)
+}
+
 // page is the answer of the first member over HTTP.
 func (e *env) page(path string) string {
 	e.Helper()
+	e.catchUp()
 	response, err := http.Get(e.cluster.Members[0].ClientURL() + path)
 	e.must(err)
 	defer response.Body.Close()
@@ -100,6 +109,7 @@ func expectChanges(e *env, expected map[string]error) {
 // logged is how many entries the log has had.
 func (e *env) logged() uint64 {
 	e.Helper()
+	e.catchUp()
 	status, err := e.client.Status(e.ctx, e.cluster.Members[0].ClientURL())
 	e.must(err)
 	return status.RaftIndex
@@ -181,6 +191,7 @@ const (
 // versions are the cluster's and the one to go down to.
 func (e *env) versions() (current, below string) {
 	e.Helper()
+	e.catchUp()
 	status, err := e.client.Status(e.ctx, e.cluster.Endpoints()[0])
 	e.must(err)
 	var major, minor int
