@@ -7,20 +7,27 @@ import (
 	"strings"
 )
 
-// replacements turn what two clusters are free to choose into what they have
-// in common. The order matters.
-var replacements = []struct {
+// replacement turns what two clusters are free to choose into what they have
+// in common.
+type replacement struct {
 	pattern *regexp.Regexp
 	with    string
-}{
+}
+
+// numbers come first: one of 16 digits looks like a hexadecimal id, too.
+var numbers = []replacement{
+	{regexp.MustCompile(`"(cluster_id|member_id|raft_term|id|ID|leader|hash)":\d+`), `"$1":N`},
+	{regexp.MustCompile(`"lease":\d{5,}`), `"lease":N`},
+	{regexp.MustCompile(`"(ClusterID|MemberID|RaftTerm|ID|Leader|Lease)" : [1-9]\d{3,}`), `"$1" : N`},
+}
+
+// replacements follow when ids have names. The order matters.
+var replacements = []replacement{
 	{regexp.MustCompile(`took( =)? [0-9.]+(ns|µs|ms|s)`), "took$1 T"},
 	{regexp.MustCompile(`"took":"[^"]*"`), `"took":"T"`},
 	{regexp.MustCompile(`remaining\(\d+s\)`), "remaining(T)"},
-	{regexp.MustCompile(`"(cluster_id|member_id|raft_term|id|ID|leader|hash)":\d+`), `"$1":N`},
 	{regexp.MustCompile(`"(raftTerm|raftIndex|raftAppliedIndex|dbSize|dbSizeInUse|dbSizeQuota)":\d+`), `"$1":N`},
-	{regexp.MustCompile(`"(ClusterID|MemberID|RaftTerm|ID|Leader|Lease)" : [1-9]\d{3,}`), `"$1" : N`},
 	{regexp.MustCompile(`"(RaftTerm|RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse|DBSizeQuota|Hash)" : \d+`), `"$1" : N`},
-	{regexp.MustCompile(`"lease":\d{5,}`), `"lease":N`},
 	{regexp.MustCompile(`"ttl":\d+`), `"ttl":T`},
 	{regexp.MustCompile(`[─┬┐┌┼┤├┴┘└+-]{3,}`), "---"},
 	{regexp.MustCompile(`[ \t]+`), " "},
@@ -37,7 +44,11 @@ var (
 // normalize replaces endpoints and ids by names in the order in which they
 // come, and what replacements says.
 func (s *session) normalize(text string) string {
-	text = hexID.ReplaceAllStringFunc(s.endpointNames(text), func(id string) string {
+	text = s.endpointNames(text)
+	for _, r := range numbers {
+		text = r.pattern.ReplaceAllString(text, r.with)
+	}
+	text = hexID.ReplaceAllStringFunc(text, func(id string) string {
 		if _, known := s.names[id]; !known {
 			s.names[id] = fmt.Sprintf("ID%d", len(s.names)+1)
 		}
