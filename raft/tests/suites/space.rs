@@ -442,24 +442,30 @@ async fn what_the_log_can_do_without_gives_way_to_a_checkpoint() {
     within(30, caught_up(&world, follower, last)).await;
 }
 
-/// All of it has arrived, and nothing more is needed to have it in the place of what was there before.
-#[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_has_arrived_is_installed_without_room() {
+/// A world with a member that is down and needs a checkpoint, which member, its disk, and the newest
+/// revision: `keys` were put meanwhile, with values of `length` bytes.
+async fn left_behind(keys: u64, length: usize) -> (World, usize, MemoryFiles, i64) {
     let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
     let mut world = world_on(&disks, forgetful);
     world.start_all().await;
     let follower = world.follower().await;
     world.crash(follower).await;
     let leader = world.leader().await;
-    let last = put_each(&world.port(leader), 0..100, 2000).await;
-    purged(&world, leader, 50).await;
-    let disk = &disks[follower];
-    have_neighbour(disk);
+    let last = put_each(&world.port(leader), 0..keys, length).await;
+    purged(&world, leader, keys / 2).await;
+    (world, follower, disks[follower].clone(), last)
+}
+
+/// All of it has arrived, and nothing more is needed to have it in the place of what was there before.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_has_arrived_is_installed_without_room() {
+    let (mut world, follower, disk, last) = left_behind(100, 2000).await;
+    have_neighbour(&disk);
     disk.fail_from(Operation::Sync, ".part", 0, ErrorKind::Other);
     world.start(follower).await.expect("starts");
     seconds(5).await;
     for _ in 0..3 {
-        leave_free(disk, 3);
+        leave_free(&disk, 3);
         seconds(1).await;
     }
     assert!(world.node(follower).reader().revision() < last, "it cannot be made durable");
@@ -471,16 +477,8 @@ async fn a_checkpoint_that_has_arrived_is_installed_without_room() {
 
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_on_its_way_leaves_the_log_its_room() {
-    let disks: [_; 3] = std::array::from_fn(|_| MemoryFiles::default());
-    let mut world = world_on(&disks, forgetful);
-    world.start_all().await;
-    let follower = world.follower().await;
-    world.crash(follower).await;
-    let leader = world.leader().await;
-    let last = put_each(&world.port(leader), 0..200, 20_000).await;
-    purged(&world, leader, 100).await;
-    let disk = &disks[follower];
-    let total = leave_free(disk, 15);
+    let (mut world, follower, disk, last) = left_behind(200, 20_000).await;
+    let total = leave_free(&disk, 15);
     world.start(follower).await.expect("starts");
     seconds(30).await;
     let free = disk.space(Path::new("/")).expect("memory").free;
