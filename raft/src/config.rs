@@ -45,7 +45,8 @@ pub struct NodeConfig {
     pub heartbeat_interval: Duration,
     /// `--election-timeout`, at least five heartbeats.
     pub election_timeout: Duration,
-    /// `--snapshot-count`: a checkpoint is never taken after fewer entries.
+    /// `--snapshot-count`: with room, and unless they are many bytes, a checkpoint is not taken after
+    /// fewer entries.
     pub snapshot_count: u64,
     /// `--snapshot-catchup-entries`: entries kept below a checkpoint for slow followers.
     pub snapshot_catchup_entries: u64,

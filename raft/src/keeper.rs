@@ -33,8 +33,13 @@ const DUE_BYTES: u64 = 64 << 20;
 const SEGMENT_SHARE: u64 = 32;
 /// or after so long,
 const DUE_AFTER: Duration = Duration::from_secs(300);
-/// or after `--snapshot-count` entries if that is below its default.
+/// or after `--snapshot-count` entries if that is below its default; and always,
 const COUNT_DEFAULT: u64 = 10_000;
+/// after so many bytes of log however few the entries, since all of it is read at a start,
+const GROWTH_BYTES_MAX: u64 = 256 << 20;
+/// and after this part of its file system: what is written fast would fill the rest before a second
+/// checkpoint lets go of what came before the first.
+const GROWTH_SHARE: u64 = 16;
 
 /// How often the state may move on under a checkpoint before it waits for its next turn.
 const TAKE_ATTEMPTS: usize = 3;
@@ -234,12 +239,21 @@ impl Work {
         if self.giving > 0 && pause.is_some_and(|pause| self.last_taken.elapsed() >= pause) {
             return true;
         }
+        let growth = self.growth();
+        if growth >= GROWTH_BYTES_MAX.min(self.parts.shared.gauge.total() / GROWTH_SHARE) {
+            return true;
+        }
         if entries < self.parts.snapshot_count.max(1) {
             return false;
         }
         self.parts.snapshot_count < COUNT_DEFAULT
-            || self.parts.log.bytes().saturating_sub(self.last_bytes) >= DUE_BYTES
+            || growth >= DUE_BYTES
             || self.last_taken.elapsed() >= DUE_AFTER
+    }
+
+    /// Bytes of log since the last checkpoint.
+    fn growth(&self) -> u64 {
+        self.parts.log.bytes().saturating_sub(self.last_bytes)
     }
 
     /// Says whether another checkpoint would give room back that there is too little of.
@@ -250,7 +264,7 @@ impl Work {
         let segment = if is_little { SHORT_SEGMENT_BYTES } else { DUE_BYTES };
         let segment = segment.min(gauge.total() / SEGMENT_SHARE);
         // The log gives whole segments back, once there are checkpoints of what they hold.
-        let has_grown = self.parts.log.bytes().saturating_sub(self.last_bytes) >= segment;
+        let has_grown = self.growth() >= segment;
         let given_up = self.parts.maintainer.given_up();
         let gives_back = match given_up - self.given_up {
             0 => false,

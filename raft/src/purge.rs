@@ -2,8 +2,8 @@
 //!
 //! Two verified checkpoints are kept, and the log reaches back to the older one. Above that, the
 //! last `--snapshot-catchup-entries` stay for slow followers, and whatever a follower needs that has
-//! just been sent a checkpoint. With little room both are bounded by a part of it, and with less than
-//! a quarter of the reserve nothing is kept.
+//! just been sent a checkpoint. Both are bounded by a part of the file system, with little room by a
+//! part of what is free, and with less than a quarter of the reserve nothing is kept.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,8 @@ use crate::wal::Wal;
 const NEAR: u64 = 1000;
 /// A log of this size is held back for nobody.
 const HELD_BYTES_MAX: u64 = 4 << 30;
-/// With little room the log keeps at most this part of what is free for all followers,
+/// The log keeps at most this part of the file system, with little room of what is free, for all
+/// followers,
 const CATCHUP_SHARE: u64 = 8;
 /// and this part for those that have been sent a checkpoint.
 const HELD_SHARE: u64 = 4;
@@ -114,6 +115,7 @@ impl Purger {
     pub(crate) async fn run(mut self) {
         let mut told = 0;
         let mut delay = Delay::default();
+        let mut room = self.gauge.changes();
         loop {
             let manifests = self.taken.borrow_and_update().clone();
             if let Some(newest) = manifests.last() {
@@ -128,7 +130,11 @@ impl Purger {
                     return;
                 }
             }
-            let _ = tokio::time::timeout(TICK, self.taken.changed()).await;
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                Ok(()) = self.taken.changed() => {}
+                Ok(()) = room.changed() => {}
+            }
         }
     }
 
@@ -177,7 +183,7 @@ impl Purger {
         let entries = self.catchup_entries.min(newest);
         let within = |bytes| self.wal.start_within(bytes).map_or(0, |at| newest.saturating_sub(at));
         match self.gauge.log_room() {
-            Room::Ample => entries,
+            Room::Ample => entries.min(within(self.gauge.total() / CATCHUP_SHARE)),
             Room::Enough | Room::Little => entries.min(within(self.gauge.free() / CATCHUP_SHARE)),
             Room::Short | Room::Last => entries.min(within(self.last_bytes())),
             Room::Least | Room::Dregs => 0,
@@ -187,7 +193,7 @@ impl Purger {
     /// How much may be written while entries are held back for somebody.
     fn held_bytes_max(&self) -> u64 {
         match self.gauge.log_room() {
-            Room::Ample => HELD_BYTES_MAX,
+            Room::Ample => HELD_BYTES_MAX.min(self.gauge.total() / HELD_SHARE),
             Room::Enough | Room::Little => HELD_BYTES_MAX.min(self.gauge.free() / HELD_SHARE),
             Room::Short | Room::Last => self.last_bytes(),
             Room::Least | Room::Dregs => 0,

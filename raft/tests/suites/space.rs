@@ -205,6 +205,29 @@ async fn a_disk_that_is_rather_full_is_not_kept_busy() {
     assert!(checkpoints.len() <= 2, "{checkpoints:?}");
 }
 
+/// However few and large the entries are, and however many of them followers might want.
+#[tokio::test(start_paused = true)]
+async fn the_log_is_no_more_than_a_part_of_its_file_system() {
+    let (world, files) = alone().await;
+    files.set_capacity(Some(64 << 20));
+    // Blocks pack it small, and the log does not; with all of it there still is ample room.
+    let value = "v".repeat(256 << 10);
+    for n in 0..160 {
+        put_until_done(&world.port(0), &format!("k{n}"), &value).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    seconds(10).await;
+    let kept = log_bytes(&files, 0);
+    assert!(kept <= 20 << 20, "the log has {kept} bytes");
+}
+
+/// The bytes of the log of member `i`, as far as it is in files.
+fn log_bytes(files: &MemoryFiles, i: usize) -> u64 {
+    let folder = format!("/m{i}/wal");
+    let of_log = files.paths().into_iter().filter(|path| path.starts_with(&folder));
+    of_log.map(|path| files.open(&path).expect("listed").length().expect("memory")).sum()
+}
+
 /// The checkpoints that member `i` has.
 fn checkpoints_in(files: &MemoryFiles, i: usize) -> BTreeSet<PathBuf> {
     let folder = format!("/m{i}/snap");
